@@ -1,0 +1,1 @@
+"""Nomenclature, formulas, formats, registries and errors that every room uses."""

@@ -1,0 +1,1 @@
+"""Columns to plotly figures, shared by the app, the command line and notebooks."""

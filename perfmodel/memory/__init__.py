@@ -1,0 +1,1 @@
+"""What occupies device memory, and what fits."""

@@ -1,0 +1,1 @@
+"""Architectures: blocks, presets, and readers of vendor configuration files."""

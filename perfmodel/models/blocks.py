@@ -1,0 +1,409 @@
+"""The building blocks of a layer: what mixes tokens, what transforms each token, as facts.
+
+Every block lists its `Linear` maps (weights that multiply activations) and its remaining parameters;
+`perfmodel.parallel` shards them and `perfmodel.operators` counts their work, so parameters, memory
+and FLOPs come from one description. Sizes are element counts; nothing here knows about precision,
+devices or time. A new kind of mixer is one dataclass here and one module in ``operators/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+TensorClass = Literal[
+    "attention", "mixer", "ffn", "experts", "shared_experts", "router", "embedding", "head", "norm"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """One dimension of a weight: its size and, if tensor parallelism may split it, into what.
+
+    ``units`` is the number of indivisible granules (attention heads, FFN columns); ``None`` means
+    every rank holds the whole dimension.
+    """
+
+    size: int
+    units: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A weight matrix ``inputs x sum(outputs)``, applied once to every token.
+
+    Split ``inputs`` is row parallel (its result needs a reduction), split ``outputs`` is column
+    parallel. Several outputs are projections that engines fuse into one GEMM (QKV, gate and up).
+    """
+
+    name: str
+    inputs: Dim
+    outputs: tuple[Dim, ...]
+    cls: TensorClass
+    bias: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Parameters, bias included."""
+        width = sum(dim.size for dim in self.outputs)
+        return self.inputs.size * width + (width if self.bias else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Indexer:
+    """Lightning indexer of DeepSeek sparse attention: scores all keys, keeps ``top_k``.
+
+    ``block`` keys are kept or dropped together (MiniMax-M3); ``weighted`` sums the heads' scores
+    with learned weights. Source: DeepSeek-V3.2-Exp report, section 2.1.
+    """
+
+    heads: int
+    head_dim: int
+    top_k: int
+    block: int = 1
+    weighted: bool = True
+
+    def linears(self, hidden: int, query_width: int) -> tuple[Linear, ...]:
+        """Queries (from ``query_width`` values), one shared key, the heads' weights; replicated."""
+        width = self.heads * self.head_dim
+        maps = (
+            Linear("index_q_proj", Dim(query_width), (Dim(width),), "attention"),
+            Linear("index_k_proj", Dim(hidden), (Dim(self.head_dim),), "attention"),
+        )
+        weights = Linear("index_weights_proj", Dim(hidden), (Dim(self.heads),), "attention")
+        return (*maps, weights) if self.weighted else maps
+
+    @property
+    def norm_elements(self) -> int:
+        """Weight and bias of the key norm, or (MiniMax-M3) weights of query and key norm."""
+        return 2 * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxAttention:
+    """Multi-head, multi-query or grouped-query attention, full or with a sliding window.
+
+    ``qk_norm`` is the number of elements of the query/key norm weights; ``gated`` adds an output
+    gate as wide as the queries; ``sinks`` adds one learned logit per head; ``cross`` reads keys of
+    an encoder (width ``memory_width``) instead of its own tokens; ``chunk`` is the width of chunked
+    attention, where keys never cross a chunk border; ``value_dim`` is the width of a value head where
+    it differs from ``head_dim``; ``shared_kv`` uses one projection as keys and as values (Gemma 4);
+    ``indexer`` selects the keys that are read (MiniMax-M3).
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int | None = None
+    chunk: int | None = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norm: int = 0
+    gated: bool = False
+    sinks: bool = False
+    cross: bool = False
+    memory_width: int | None = None
+    relative_buckets: int = 0
+    key_bias: bool = True
+    value_dim: int | None = None
+    shared_kv: bool = False
+    indexer: Indexer | None = None
+
+    def linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Projections: QKV (fused) and output; separate ones where keys come from an encoder."""
+        value_dim = self.value_dim or self.head_dim
+        query = Dim(self.heads * self.head_dim, self.heads)
+        queries = (query, query) if self.gated else (query,)
+        keys = Dim(self.kv_heads * self.head_dim, self.kv_heads)
+        values = Dim(self.kv_heads * value_dim, self.kv_heads)
+        pair = (keys,) if self.shared_kv else (keys, values)
+        mixed = Dim(self.heads * value_dim, self.heads)
+        out = Linear("o_proj", mixed, (Dim(hidden),), "attention", self.out_bias)
+        if self.cross:
+            source = Dim(self.memory_width or hidden)
+            return (
+                Linear("q_proj", Dim(hidden), queries, "attention", self.qkv_bias),
+                Linear("kv_proj", source, pair, "attention", self.qkv_bias),
+                out,
+            )
+        fused = Linear("qkv_proj", Dim(hidden), (*queries, *pair), "attention", self.qkv_bias)
+        return (fused, out, *(self.indexer.linears(hidden, hidden) if self.indexer else ()))
+
+    def small_elements(self, hidden: int) -> int:
+        """Parameters outside the linears: norms, sinks, relative position table."""
+        index_norm = self.indexer.norm_elements if self.indexer else 0
+        missing_key_bias = (
+            0 if self.key_bias or not self.qkv_bias else self.kv_heads * self.head_dim
+        )
+        return (
+            self.qk_norm + index_norm + self.heads * self.sinks + self.relative_buckets * self.heads
+        ) - missing_key_bias
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention (MLA): keys and values cached as one compressed vector.
+
+    Source: DeepSeek-V2 report, section 2.1. ``q_rank = 0`` means queries are not compressed.
+    """
+
+    heads: int
+    q_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    indexer: Indexer | None = None
+
+    def linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Down projections (replicated), up projections (split by head), output, indexer."""
+        heads, head_dim = self.heads, self.nope_dim + self.rope_dim
+        query = Dim(heads * head_dim, heads)
+        latent = Dim(self.kv_rank + self.rope_dim)
+        up = Dim(heads * (self.nope_dim + self.value_dim), heads)
+        if self.q_rank:
+            down = (
+                Linear("qkv_a_proj", Dim(hidden), (Dim(self.q_rank), latent), "attention"),
+                Linear("q_b_proj", Dim(self.q_rank), (query,), "attention"),
+            )
+        else:
+            down = (
+                Linear("q_proj", Dim(hidden), (query,), "attention"),
+                Linear("kv_a_proj", Dim(hidden), (latent,), "attention"),
+            )
+        rest = (
+            Linear("kv_b_proj", Dim(self.kv_rank), (up,), "attention"),
+            Linear("o_proj", Dim(heads * self.value_dim, heads), (Dim(hidden),), "attention"),
+        )
+        index = self.indexer.linears(hidden, self.q_rank or hidden) if self.indexer else ()
+        return down + rest + index
+
+    def small_elements(self, hidden: int) -> int:
+        """Norms of the two latents and of the indexer."""
+        index_norm = self.indexer.norm_elements if self.indexer else 0
+        return self.q_rank + self.kv_rank + index_norm
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedAttention:
+    """One shared key-value head, kept for a window and, beyond it, pooled ``ratio`` tokens at a time.
+
+    Queries and output go through low ranks, the output in ``groups`` of heads. ``ratio = 0`` is the
+    window alone; an ``indexer`` (over pooled keys, which then overlap) selects what is read.
+    Sources: DeepSeek-V4 report, section 2.3; transformers 5.23.0, ``modeling_deepseek_v4.py``.
+    """
+
+    heads: int
+    head_dim: int
+    q_rank: int
+    o_rank: int
+    groups: int
+    window: int
+    ratio: int = 0
+    indexer: Indexer | None = None
+
+    @property
+    def overlap(self) -> int:
+        """Pooled keys that one token contributes to."""
+        return 2 if self.indexer else 1
+
+    def linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Query, key-value, grouped output; pooled values with their weights; indexer."""
+        query, ranks = Dim(self.heads * self.head_dim, self.heads), self.groups * self.o_rank
+        maps = (
+            Linear("qkv_a_proj", Dim(hidden), (Dim(self.q_rank), Dim(self.head_dim)), "attention"),
+            Linear("q_b_proj", Dim(self.q_rank), (query,), "attention"),
+            Linear(
+                "o_a_proj", Dim(query.size // self.groups), (Dim(ranks, self.groups),), "attention"
+            ),
+            Linear("o_b_proj", Dim(ranks, self.groups), (Dim(hidden),), "attention"),
+        )
+        if not self.ratio:
+            return maps
+        pooled = Dim(self.overlap * self.head_dim)
+        maps += (Linear("pool_proj", Dim(hidden), (pooled, pooled), "attention"),)
+        if self.indexer is None:
+            return maps
+        keys = Dim(self.overlap * self.indexer.head_dim)
+        index = Linear("index_pool_proj", Dim(hidden), (keys, keys), "attention")
+        query_map, _, weights = self.indexer.linears(hidden, self.q_rank)
+        return (*maps, index, query_map, weights)
+
+    def small_elements(self, hidden: int) -> int:
+        """Norms, sinks, and a bias per position inside a pool."""
+        dims = (self.head_dim, self.indexer.head_dim if self.indexer else 0) if self.ratio else ()
+        pools = sum(dim * (1 + self.ratio * self.overlap) for dim in dims)
+        return self.q_rank + self.head_dim + self.heads + pools
+
+
+@dataclass(frozen=True, slots=True)
+class GatedDelta:
+    """Gated DeltaNet linear attention: a matrix state per value head instead of a KV cache.
+
+    Source: Yang et al., "Gated Delta Networks", arXiv 2412.06464; layout of Qwen3-Next.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv: int
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels of the short convolution over queries, keys and values."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of recurrent and convolution state per sequence."""
+        return self.value_heads * self.key_dim * self.value_dim + self.conv_channels * (
+            self.conv - 1
+        )
+
+    def linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Input projections (q, k, v, output gate; decay and write strength) and output."""
+        keys = Dim(self.key_heads * self.key_dim, self.key_heads)
+        values = Dim(self.value_heads * self.value_dim, self.value_heads)
+        gates = Dim(self.value_heads, self.value_heads)
+        return (
+            Linear("in_proj_qkvz", Dim(hidden), (keys, keys, values, values), "mixer"),
+            Linear("in_proj_ba", Dim(hidden), (gates, gates), "mixer"),
+            Linear("out_proj", values, (Dim(hidden),), "mixer"),
+        )
+
+    def small_elements(self, hidden: int) -> int:
+        """Convolution taps, decay rate and bias per head, output norm."""
+        return self.conv_channels * self.conv + 2 * self.value_heads + self.value_dim
+
+
+@dataclass(frozen=True, slots=True)
+class Mamba:
+    """Selective state space mixer: Mamba-1 (``heads = 0``) or Mamba-2 (scalar decay per head).
+
+    Sources: Gu and Dao, arXiv 2312.00752 (Mamba); Dao and Gu, arXiv 2405.21060 (Mamba-2).
+    ``dt_rank`` and ``inner_norms`` (Jamba's norms of dt, B and C) concern Mamba-1 only.
+    """
+
+    inner: int
+    state: int
+    conv: int
+    heads: int = 0
+    groups: int = 1
+    dt_rank: int = 0
+    inner_norms: bool = False
+    conv_bias: bool = True
+    proj_bias: bool = False
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels of the short convolution."""
+        return self.inner + (2 * self.groups * self.state if self.heads else 0)
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of recurrent and convolution state per sequence."""
+        return self.inner * self.state + self.conv_channels * (self.conv - 1)
+
+    def linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Input projection, (Mamba-1) input-dependent parameters, output projection."""
+        inner = Dim(self.inner, self.heads or self.inner)
+        out = Linear("out_proj", inner, (Dim(hidden),), "mixer", self.proj_bias)
+        if self.heads:
+            shared = Dim(self.groups * self.state, self.groups)
+            parts = (inner, inner, shared, shared, Dim(self.heads, self.heads))
+            return (Linear("in_proj", Dim(hidden), parts, "mixer", self.proj_bias), out)
+        return (
+            Linear("in_proj", Dim(hidden), (inner, inner), "mixer", self.proj_bias),
+            Linear("x_proj", inner, (Dim(self.dt_rank + 2 * self.state),), "mixer"),
+            Linear("dt_proj", Dim(self.dt_rank), (inner,), "mixer", bias=True),
+            out,
+        )
+
+    def small_elements(self, hidden: int) -> int:
+        """Convolution taps, decay, skip, time-step bias, norms."""
+        conv = self.conv_channels * (self.conv + self.conv_bias)
+        if self.heads:
+            return conv + 3 * self.heads + self.inner
+        norms = (self.dt_rank + 2 * self.state) * self.inner_norms
+        return conv + self.inner * self.state + self.inner + norms
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFfn:
+    """Feed-forward network: gated (SwiGLU, GeGLU: three matrices) or plain (two)."""
+
+    inner: int
+    gated: bool = True
+    bias: bool = False
+
+    def linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Up (with gate, fused) and down projections."""
+        return _ffn_linears(hidden, self.inner, self.gated, self.bias, "ffn")
+
+    def small_elements(self, hidden: int) -> int:
+        """None."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class MoeFfn:
+    """Mixture of experts: a router sends each token to ``top_k`` of ``experts`` networks.
+
+    ``shared_inner`` is the width of the always-active expert(s) together, ``shared_gate`` a scalar
+    gate on it; ``router_bias`` a bias per expert; ``latent`` the narrower width in which experts
+    work (0: the model's width); ``router_scales`` learned scales of the router's input and of each
+    expert (Gemma 4).
+    """
+
+    experts: int
+    top_k: int
+    inner: int
+    shared_inner: int = 0
+    gated: bool = True
+    bias: bool = False
+    router_bias: bool = False
+    shared_gate: bool = False
+    shared_gated: bool | None = None
+    latent: int = 0
+    router_scales: bool = False
+
+    def linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Maps that every token passes: router, shared expert, latent projections."""
+        router = Linear("router", Dim(hidden), (Dim(self.experts),), "router", self.router_bias)
+        latent: tuple[Linear, ...] = ()
+        if self.latent:
+            latent = (
+                Linear("latent_down", Dim(hidden), (Dim(self.latent),), "ffn"),
+                Linear("latent_up", Dim(self.latent), (Dim(hidden),), "ffn"),
+            )
+        if not self.shared_inner:
+            return (router, *latent)
+        gated = self.gated if self.shared_gated is None else self.shared_gated
+        shared = _ffn_linears(hidden, self.shared_inner, gated, self.bias, "shared_experts")
+        return (router, *latent, *shared)
+
+    def expert_linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Maps of one routed expert."""
+        return _ffn_linears(self.latent or hidden, self.inner, self.gated, self.bias, "experts")
+
+    def small_elements(self, hidden: int) -> int:
+        """The shared expert's gate and the router's scales."""
+        scales = hidden + self.experts if self.router_scales else 0
+        return scales + (hidden if self.shared_gate else 0)
+
+
+def _ffn_linears(
+    hidden: int, inner: int, gated: bool, bias: bool, cls: TensorClass
+) -> tuple[Linear, ...]:
+    wide = Dim(inner, inner)
+    up = (wide, wide) if gated else (wide,)
+    name = "gate_up_proj" if gated else "up_proj"
+    return (
+        Linear(name, Dim(hidden), up, cls, bias),
+        Linear("down_proj", wide, (Dim(hidden),), cls, bias),
+    )
+
+
+Mixer: TypeAlias = SoftmaxAttention | LatentAttention | CompressedAttention | GatedDelta | Mamba
+Ffn: TypeAlias = DenseFfn | MoeFfn

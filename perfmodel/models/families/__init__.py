@@ -1,0 +1,1 @@
+"""Readers of vendor configurations, one module per family; found by scanning this folder."""

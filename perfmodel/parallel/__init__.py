@@ -1,0 +1,1 @@
+"""How a model is divided over GPUs: legal layouts and per-rank shapes."""

@@ -1,0 +1,1 @@
+"""Search over scenarios: sweeps, Pareto fronts, sensitivities, recommendations."""

@@ -1,0 +1,1 @@
+"""One question, resolved and answered: the library behind estimate and explain."""

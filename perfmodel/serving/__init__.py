@@ -1,0 +1,1 @@
+"""Requests over time: steady-state closed forms and the metrics users read."""

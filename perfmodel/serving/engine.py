@@ -1,0 +1,253 @@
+"""Steady state of one deployment under a load: running batch, step times, TTFT and TPOT.
+
+Composes the closed forms of `perfmodel.serving.steady` with the step function. A deployment with
+``dp`` or ``pp`` runs several batches at once (replicas; microbatches that follow each other through
+the stages); each is one *lane* with its share of the users and the step time of a whole pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from hwdb.records import Numeric
+from perfmodel.core import xp
+from perfmodel.core.formula import label
+from perfmodel.core.precision import Precision
+from perfmodel.core.types import TokenGroup
+from perfmodel.memory.fit import Footprint
+from perfmodel.models.architecture import Architecture
+from perfmodel.parallel.layout import Layout
+from perfmodel.serving import steady
+from perfmodel.step.step import Detail, Step, run_step
+from perfmodel.time.machine import Machine
+
+# The running batch decides the step time and the step time the running batch; the second pass
+# already moves results by well under a percent.
+_PASSES = 2
+# An osl of 1 has no decode step; a vanishing positive number keeps the formulas finite.
+_NO_STEPS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What serves: model, layout, formats, machine, engine limits, and what fits in memory.
+
+    ``detail`` says how much of each step to keep.
+    """
+
+    architecture: Architecture
+    layout: Layout
+    precision: Precision
+    machine: Machine
+    footprint: Footprint
+    max_num_seqs: Numeric
+    budget: Numeric
+    replicas: Numeric = 1.0
+    imbalance: Numeric = 1.0
+    detail: Detail = "operators"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is asked: lengths, and either users in a closed loop or an arrival rate.
+
+    ``context`` is the number of cached tokens a decode step sees on average.
+    """
+
+    prompt: Numeric
+    prefix: Numeric
+    osl: Numeric
+    concurrency: Numeric | None = None
+    request_rate: Numeric | None = None
+    encoder_tokens: Numeric = 0.0
+
+    @property
+    def decode_steps(self) -> Numeric:
+        """Steps after the first token."""
+        return xp.maximum(self.osl - 1.0, _NO_STEPS)
+
+    @property
+    def context(self) -> Numeric:
+        """Mean cached tokens of a decoding sequence."""
+        return self.prefix + self.prompt + self.osl / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """Steady state of the deployment (numbers or arrays; seconds, tokens per second).
+
+    ``lanes`` run at once; ``occupancy`` is their share of the lanes the deployment has.
+    """
+
+    decode: Step
+    mixed: Step
+    mixed_share: Numeric
+    running: Numeric
+    users: Numeric
+    chunk: Numeric
+    prefill_time: Numeric
+    queue_time: Numeric
+    ttft: Numeric
+    tpot: Numeric
+    e2el: Numeric
+    request_rate: Numeric
+    lanes: Numeric
+    occupancy: Numeric
+    saturated: Numeric
+
+    @property
+    def tpot_step(self) -> Numeric:
+        """Mean time of a step [s]."""
+        return self.average(lambda step: step.time)
+
+    def average(self, part: Callable[[Step], Numeric]) -> Numeric:
+        """Mean of a step's quantity over plain and mixed steps, each by its share."""
+        plain, mixed = part(self.decode), part(self.mixed)
+        return plain + self.mixed_share * (mixed - plain)
+
+
+def single_pass(system: System, tokens: Numeric, batch: Numeric) -> Steady:
+    """Encoders, vision models and one denoising step: a batch runs through once, all at once."""
+    lanes = xp.minimum(_lanes(system), batch)
+    group = TokenGroup(batch / lanes, tokens, 0.0)
+    with label("pass"):
+        step = _run(system, (group,), system.detail)
+    none = float("nan")
+    return Steady(
+        decode=step, mixed=step, mixed_share=0.0, running=batch / lanes, users=batch / lanes,
+        chunk=tokens, prefill_time=step.time, queue_time=0.0, ttft=step.time, tpot=none,
+        e2el=step.time, request_rate=batch / step.time, lanes=lanes,
+        occupancy=lanes / _lanes(system), saturated=False,
+    )  # fmt: skip
+
+
+def steady_state(system: System, load: Load) -> Steady:
+    """Solve for the mean state of a closed or open loop.
+
+    Raises
+    ------
+    perfmodel.core.errors.InfeasibleError
+        A datapath or a network is missing.
+    """
+    lanes = _lanes(system)
+    if load.concurrency is not None:
+        lanes = xp.minimum(lanes, load.concurrency)
+        return _closed(system, load, lanes, load.concurrency / lanes)
+    assert load.request_rate is not None
+    return _open(system, load, lanes, load.request_rate / lanes)
+
+
+def _lanes(system: System) -> Numeric:
+    """Batches the deployment can run at once."""
+    return system.layout.dp * system.layout.pp * system.replicas
+
+
+def _limit(system: System) -> Numeric:
+    """Most sequences one lane may hold: the engine's limit, the cache shared by the stages' lanes."""
+    cached = xp.floor(system.footprint.max_seqs / system.layout.pp)
+    return xp.maximum(xp.minimum(system.max_num_seqs, cached), 1.0)
+
+
+def _closed(system: System, load: Load, lanes: Numeric, concurrency: Numeric) -> Steady:
+    prompt, steps = load.prompt, load.decode_steps
+    users = xp.minimum(concurrency, _limit(system))
+    most = xp.minimum(users, steady.budget_running(system.budget, prompt, steps))
+    running = most
+    for last_pass in _passes(_PASSES):
+        point = _steps(system, load, running, running * (users - 1) / users, last_pass)
+        residence = steady.closed_residence(users, point.prefill, point.slot, steps, point.tpot)
+        last, running = (
+            running,
+            xp.minimum(most, steady.closed_running(users, residence, steps, point.tpot)),
+        )
+    rate = steady.closed_rate(users, residence, steps, point.tpot)
+    wait = steady.admission_wait(concurrency, users, rate)
+    return _result(system, point, load, last, users, residence, wait, rate * lanes, lanes, False)
+
+
+def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
+    prompt, steps = load.prompt, load.decode_steps
+    limit = xp.minimum(_limit(system), steady.budget_running(system.budget, prompt, steps))
+    running = xp.minimum(limit, 1.0)
+    for last_pass in _passes(2 * _PASSES):
+        point = _steps(system, load, running, running, last_pass)
+        wanted = steady.open_running(rate, steps, point.tpot)
+        last, running = running, xp.minimum(limit, wanted)
+    wait = steady.open_wait(rate, point.slot)
+    saturated = (rate * point.slot >= 1) | (wanted > limit)
+    return _result(
+        system, point, load, last, limit, point.prefill, wait, rate * lanes, lanes, saturated
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Step times at one running batch."""
+
+    decode: Step
+    mixed: Step
+    chunk: Numeric
+    share: Numeric
+    tpot: Numeric
+    prefill: Numeric
+    slot: Numeric
+
+
+def _passes(count: int) -> Iterator[bool]:
+    return (index == count - 1 for index in range(count))
+
+
+def _steps(
+    system: System, load: Load, running: Numeric, others: Numeric, last_pass: bool
+) -> _Point:
+    detail: Detail = system.detail if last_pass else "time"
+    chunk = steady.chunk_tokens(system.budget, running, load.prompt, load.decode_steps)
+    new = xp.minimum(chunk, load.prompt)
+    past = load.prefix + (load.prompt - new) / 2  # mean over a prompt's chunks, exact for its pairs
+    decoding = TokenGroup(running, 1.0, load.context, "decode", load.encoder_tokens)
+    prompts = TokenGroup(
+        chunk / new, new, past, "prefill", load.encoder_tokens, load.encoder_tokens
+    )
+    with label("decode step"):
+        decode = _run(system, (decoding,), detail)
+    with label("mixed step"):
+        mixed = _run(system, (decoding, prompts), detail)
+    share = steady.mixed_step_share(others, load.prompt, load.decode_steps, chunk)
+    return _Point(
+        decode, mixed, chunk, share,
+        steady.mean_tpot(decode.time, mixed.time, share),
+        steady.prefill_latency(load.prompt, chunk, mixed.time),
+        steady.prefill_slot(load.prompt, chunk, mixed.time),
+    )  # fmt: skip
+
+
+def _run(system: System, groups: tuple[TokenGroup, ...], detail: Detail) -> Step:
+    return run_step(
+        system.architecture, system.layout, system.precision, system.machine, groups,
+        system.imbalance, detail,
+    )  # fmt: skip
+
+
+def _result(
+    system: System, point: _Point, load: Load, running: Numeric, users: Numeric, residence: Numeric,
+    wait: Numeric, request_rate: Numeric, lanes: Numeric, saturated: Numeric,
+) -> Steady:  # fmt: skip
+    ttft = steady.mean_ttft(wait, residence)
+    return Steady(
+        decode=point.decode,
+        mixed=point.mixed,
+        mixed_share=point.share,
+        running=running,
+        users=users,
+        chunk=point.chunk,
+        prefill_time=point.prefill,
+        queue_time=wait + residence - point.prefill,
+        ttft=ttft,
+        tpot=point.tpot,
+        e2el=steady.mean_e2el(ttft, point.tpot, load.decode_steps),
+        request_rate=request_rate,
+        lanes=lanes,
+        occupancy=lanes / _lanes(system),
+        saturated=saturated,
+    )

@@ -1,0 +1,146 @@
+"""Steady state of continuous batching with chunked prefill: closed forms for mean TTFT and TPOT.
+
+One engine runs steps. A plain step decodes ``running`` sequences; a mixed step also carries up to
+``chunk`` prompt tokens (vLLM v1, Sarathi-Serve). Users form a closed network of two stations: the
+chunk budget, where prompts queue, and decoding, where everybody proceeds at once. Approximate mean
+value analysis (Schweitzer) of that network gives the queueing time in closed form.
+
+What is not here: bursts, percentiles and schedulers (the simulator's work), engine overheads
+(calibration).
+"""
+
+from __future__ import annotations
+
+from hwdb.records import Numeric
+from perfmodel.core import xp
+from perfmodel.core.formula import formula
+
+SARATHI = "Agrawal et al., Sarathi-Serve, arXiv 2403.02310, section 4 (stall-free batching)"
+MVA = "Schweitzer's approximate mean value analysis; Lazowska et al., Quantitative System Performance (1984), ch. 6"
+LITTLE = "Little's law"
+MD1 = "Pollaczek-Khinchine, deterministic service"
+
+
+@formula(
+    "running", "token balance: decode tokens and the prompts that replace them share the budget"
+)
+def budget_running(budget: Numeric, prompt: Numeric, decode_steps: Numeric) -> Numeric:
+    """Sequences decoding when every step is full: B + B * prompt / decode_steps = budget."""
+    return budget / (1 + prompt / decode_steps)
+
+
+@formula("chunk", SARATHI)
+def chunk_tokens(
+    budget: Numeric, running: Numeric, prompt: Numeric, decode_steps: Numeric
+) -> Numeric:
+    """Prompt tokens in one mixed step: one prompt, or more when several arrive per step.
+
+    Never more than the token budget leaves beside ``running`` decode tokens.
+    """
+    arriving = xp.maximum(prompt, running * prompt / decode_steps)
+    return xp.maximum(xp.minimum(budget - running, arriving), 1.0)
+
+
+@formula("mixed_share", SARATHI)
+def mixed_step_share(
+    others: Numeric, prompt: Numeric, decode_steps: Numeric, chunk: Numeric
+) -> Numeric:
+    """Share of steps that carry other users' prompt tokens [1].
+
+    Per step ``others / decode_steps`` of the other requests finish and are replaced by new prompts; a
+    user's own prompt does not delay his own decoding.
+    """
+    return xp.minimum(others / decode_steps * prompt / chunk, 1.0)
+
+
+@formula("tpot", SARATHI)
+def mean_tpot(decode_time: Numeric, mixed_time: Numeric, mixed_share: Numeric) -> Numeric:
+    """Mean time per output token: plain and mixed steps by their shares [s].
+
+    Examples
+    --------
+    >>> mean_tpot(0.01, 0.03, 0.5)
+    0.02
+    """
+    return decode_time + mixed_share * (mixed_time - decode_time)
+
+
+@formula("prefill_time", SARATHI)
+def prefill_latency(prompt: Numeric, chunk: Numeric, mixed_time: Numeric) -> Numeric:
+    """Time from the first chunk of a prompt to its first token [s]."""
+    return xp.ceil(xp.maximum(prompt / chunk, 1.0)) * mixed_time
+
+
+@formula("prefill_slot", SARATHI)
+def prefill_slot(prompt: Numeric, chunk: Numeric, mixed_time: Numeric) -> Numeric:
+    """Time a prompt occupies the chunk budget [s]; prompts that share a step share it."""
+    return prompt / chunk * mixed_time
+
+
+@formula("residence", MVA)
+def closed_residence(
+    users: Numeric, prefill_time: Numeric, prefill_slot: Numeric, decode_steps: Numeric,
+    tpot: Numeric,
+) -> Numeric:  # fmt: skip
+    """Mean time in the prefill station with ``users`` requests circulating [s].
+
+    Solves R = S + s (N - 1) R / (R + Z) with S the prefill latency, s the slot and Z the decoding
+    time: an arriving prompt finds the (N - 1) others in the station in proportion to their time there.
+
+    Examples
+    --------
+    >>> closed_residence(1.0, 0.5, 0.5, 100.0, 0.01)
+    0.5
+    """
+    think = decode_steps * tpot
+    half = (prefill_time + prefill_slot * (users - 1) - think) / 2
+    return half + xp.sqrt(half**2 + prefill_time * think)
+
+
+@formula("running", LITTLE)
+def closed_running(
+    users: Numeric, residence: Numeric, decode_steps: Numeric, tpot: Numeric
+) -> Numeric:
+    """Sequences decoding on average: users times the share of their time spent decoding."""
+    think = decode_steps * tpot
+    return users * think / (residence + think)
+
+
+@formula("request_rate", LITTLE)
+def closed_rate(
+    users: Numeric, residence: Numeric, decode_steps: Numeric, tpot: Numeric
+) -> Numeric:
+    """Requests finished per second by ``users`` that always have one in flight [1/s]."""
+    return users / (residence + decode_steps * tpot)
+
+
+@formula("queue_time", LITTLE)
+def admission_wait(concurrency: Numeric, users: Numeric, request_rate: Numeric) -> Numeric:
+    """Wait of requests beyond the ``users`` the engine admits at once [s]."""
+    return (concurrency - users) / request_rate
+
+
+@formula("running", LITTLE)
+def open_running(request_rate: Numeric, decode_steps: Numeric, tpot: Numeric) -> Numeric:
+    """Sequences decoding on average at a given arrival rate."""
+    return request_rate * decode_steps * tpot
+
+
+@formula("queue_time", MD1)
+def open_wait(request_rate: Numeric, prefill_slot: Numeric) -> Numeric:
+    """Mean wait for the chunk budget with Poisson arrivals [s]; infinite at saturation."""
+    load = request_rate * prefill_slot
+    free = xp.maximum(1 - load, 0.0)
+    return xp.where(free > 0, load * prefill_slot / (2 * xp.maximum(free, 1e-12)), float("inf"))
+
+
+@formula("ttft", "definition")
+def mean_ttft(queue_time: Numeric, residence: Numeric) -> Numeric:
+    """Mean time to first token: wait for admission, then the prefill station [s]."""
+    return queue_time + residence
+
+
+@formula("e2el", "definition")
+def mean_e2el(ttft: Numeric, tpot: Numeric, decode_steps: Numeric) -> Numeric:
+    """Mean end-to-end latency [s]."""
+    return ttft + decode_steps * tpot

@@ -1,0 +1,1 @@
+"""One engine step: any mix of prefill and decode tokens."""

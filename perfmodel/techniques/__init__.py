@@ -1,0 +1,1 @@
+"""Techniques: one declarative file each, configuring the mechanisms of the model."""

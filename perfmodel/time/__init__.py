@@ -1,0 +1,1 @@
+"""From work to time, energy and link occupancy on one machine."""
