@@ -9,6 +9,7 @@ that is where their LaTeX names and units come from. Under `recording` every cal
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,7 +59,9 @@ class Formula(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if _trace is None:
             return self.function(*args, **kwargs)
-        result = self.function(*args, **kwargs)
+        # A new object per call: a formula may return one of its arguments (a maximum does), and
+        # ``explain`` follows results by identity.
+        result = self.function(*args, **kwargs) + 0.0  # pyright: ignore[reportOperatorIssue]
         arguments: dict[str, Any] = dict(zip(self.parameters, args, strict=False)) | kwargs
         _trace.calls.append(Call(self, arguments, result, _trace.path))
         return result
@@ -78,11 +81,20 @@ class Formula(Generic[P, R]):
         symbols = [sympy.Symbol(row.latex, positive=True) for row in self.symbols()]
         return self.function(*symbols)  # pyright: ignore[reportCallIssue]
 
+    @functools.cached_property
     def latex(self) -> str:
         """``result = expression`` in LaTeX, in textbook symbols."""
         import sympy
 
         return f"{SYMBOLS[self.result].latex} = {sympy.latex(self.expression())}"
+
+    @functools.cached_property
+    def words(self) -> str:
+        """Right-hand side in the nomenclature's own names."""
+        import sympy
+
+        names = [sympy.Symbol(name, positive=True) for name in self.parameters]
+        return str(self.function(*names))  # pyright: ignore[reportCallIssue]
 
 
 def formula(result: str, source: str) -> Callable[[Callable[P, R]], Formula[P, R]]:

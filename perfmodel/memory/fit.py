@@ -24,6 +24,8 @@ from perfmodel.operators.mixers import state_width, token_width
 from perfmodel.parallel.layout import Layout
 from perfmodel.parallel.shard import stage_layers
 
+_LOGIT_BYTES = 4.0  # samplers work in fp32
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
@@ -144,6 +146,7 @@ def footprint(
         activations = activation_peak(
             budget / layout.cp, float(architecture.hidden), _widest(architecture, layout),
             precision.base.bytes, seqs, architecture.vocab / layout.tp if architecture.head else 0.0,
+            _LOGIT_BYTES,
         )  # fmt: skip
         buffers = xp.where(layout.gpus > 1, communication, 0.0)
         reserve = runtime + graphs + buffers

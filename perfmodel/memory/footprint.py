@@ -12,7 +12,7 @@ VLLM = "vLLM's memory profile: one forward pass at the token budget, then the ca
 
 @formula("tensor_bytes", "definition")
 def tensor_bytes(elements: Numeric, weight_width: Numeric) -> Numeric:
-    """Bytes of a class of weights, scales included."""
+    """Bytes of a class of weights, scales included [B]."""
     return elements * weight_width
 
 
@@ -31,14 +31,15 @@ def sequence_cache_bytes(tokens: Numeric, page: Numeric, token_width: Numeric) -
 @formula("activation_peak", VLLM)
 def activation_peak(
     budget: Numeric, hidden: Numeric, widest: Numeric, input_width: Numeric, seqs: Numeric,
-    vocab: Numeric,
+    vocab: Numeric, output_width: Numeric,
 ) -> Numeric:  # fmt: skip
     """Most activation memory of a forward pass [B].
 
     ``budget`` tokens hold residual and normed input (2 x ``hidden``) and the input and output of the
-    widest layer part (2 x ``widest``); sampling holds fp32 logits of ``seqs`` sequences.
+    widest layer part (2 x ``widest``); sampling holds logits of ``seqs`` sequences,
+    ``output_width`` bytes each.
     """
-    return budget * (2 * hidden + 2 * widest) * input_width + 4.0 * seqs * vocab
+    return budget * (2 * hidden + 2 * widest) * input_width + output_width * seqs * vocab
 
 
 @formula("kv_pool", VLLM)
@@ -58,5 +59,5 @@ def cache_pool(
 
 @formula("max_seqs", PAGED)
 def sequences_that_fit(kv_pool: Numeric, sequence_bytes: Numeric, state_bytes: Numeric) -> Numeric:
-    """Sequences of a given cache size that fit into the pool at once."""
+    """Sequences of a given cache size that fit into the pool at once [1]."""
     return xp.maximum(xp.floor(kv_pool / (sequence_bytes + state_bytes)), 0.0)

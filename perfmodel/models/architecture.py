@@ -210,8 +210,8 @@ class Architecture:
     def active_parameters(self) -> int:
         """Parameters one token multiplies with: ``top_k`` of the routed experts, no embedding rows.
 
-        The embedding is a table look-up; a tied head still multiplies with all of it. Text tokens do
-        not pass the towers.
+        The embedding is a table look-up; a tied head still multiplies with all of it. Text tokens
+        do not pass the towers.
         """
         elements = replace(self, towers=()).elements()
         idle = sum(run.count * _idle_experts(run.layer, self.hidden) for run in self.runs)

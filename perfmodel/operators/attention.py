@@ -17,7 +17,7 @@ FLASH = "Dao et al., FlashAttention, arXiv 2205.14135: scores stay on chip, K an
 
 @formula("pairs", COUNT)
 def causal_pairs(new: Numeric, past: Numeric) -> Numeric:
-    """Query-key pairs of ``new`` tokens that see the past and each other causally.
+    """Query-key pairs of ``new`` tokens that see the past and each other causally [1].
 
     Examples
     --------
@@ -31,13 +31,13 @@ def causal_pairs(new: Numeric, past: Numeric) -> Numeric:
 
 @formula("pairs", COUNT)
 def full_pairs(new: Numeric, past: Numeric) -> Numeric:
-    """Query-key pairs when every token sees all others (encoders) or a given memory."""
+    """Query-key pairs when every token sees all others (encoders) or a given memory [1]."""
     return new * (past + new)
 
 
 @formula("pairs", COUNT)
 def window_pairs(new: Numeric, past: Numeric, window: Numeric) -> Numeric:
-    """Pairs when a token sees itself and at most ``window - 1`` tokens before it.
+    """Pairs when a token sees itself and at most ``window - 1`` tokens before it [1].
 
     Also a top-k budget: a token attends to at most ``window`` selected keys. The first
     ``min(new, window - past)`` tokens see less than a full window.
@@ -53,7 +53,7 @@ def window_pairs(new: Numeric, past: Numeric, window: Numeric) -> Numeric:
 
 @formula("pairs", COUNT)
 def chunk_pairs(new: Numeric, past: Numeric, window: Numeric) -> Numeric:
-    """Pairs when keys never cross a border between chunks of ``window`` tokens (Llama 4)."""
+    """Pairs when keys never cross a border between chunks of ``window`` tokens [1] (Llama 4)."""
     end = past + new
     whole_after, whole_before = xp.floor(end / window), xp.floor(past / window)
     rest_after, rest_before = end - whole_after * window, past - whole_before * window
@@ -67,13 +67,13 @@ def chunk_pairs(new: Numeric, past: Numeric, window: Numeric) -> Numeric:
 
 @formula("keys", COUNT)
 def causal_keys(new: Numeric, past: Numeric) -> Numeric:
-    """Cached tokens one sequence reads: its past and its new tokens."""
+    """Cached tokens one sequence reads: its past and its new tokens [1]."""
     return past + new
 
 
 @formula("keys", COUNT)
 def window_keys(new: Numeric, past: Numeric, window: Numeric) -> Numeric:
-    """Cached tokens one sequence reads when no token looks further back than ``window``."""
+    """Cached tokens one sequence reads when no token looks further back than ``window`` [1]."""
     return xp.minimum(past + new, window + new - 1)
 
 

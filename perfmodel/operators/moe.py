@@ -9,7 +9,7 @@ from perfmodel.core.formula import formula
 
 @formula("distinct", "expected occupancy, independent uniform routing (MoE-Lens, arXiv 2504.09345)")
 def distinct_experts(experts: Numeric, top_k: Numeric, rows: Numeric) -> Numeric:
-    """Expected number of experts that ``rows`` tokens touch, ``top_k`` each, routed uniformly.
+    """Expected number of experts that ``rows`` tokens touch, ``top_k`` each, routed uniformly [1].
 
     E (1 - (1 - k/E)^T). Real routers are skewed and touch fewer.
 
@@ -25,5 +25,5 @@ def distinct_experts(experts: Numeric, top_k: Numeric, rows: Numeric) -> Numeric
 
 @formula("rows", "token conservation; imbalance = heaviest rank over mean")
 def expert_rows(rows: Numeric, top_k: Numeric, ep: Numeric, imbalance: Numeric) -> Numeric:
-    """Token-expert pairs on the heaviest expert-parallel rank; ``rows`` tokens enter the group."""
+    """Token-expert pairs on the heaviest expert-parallel rank [1]; ``rows`` tokens enter it."""
     return rows * top_k / ep * imbalance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hwdb.records import Numeric, UnknownValue
 from perfmodel.core import xp
-from perfmodel.core.errors import InfeasibleError, MissingDataError
+from perfmodel.core.errors import InfeasibleError, MissingDataError, UsageError, near
 from perfmodel.core.types import Reason
 from perfmodel.cost.money import cost_per_token, energy_per_token
 from perfmodel.memory.fit import Footprint, footprint
@@ -129,11 +130,13 @@ class Estimate:
         assert self.steady is not None
         return self.steady
 
-    def results(self) -> dict[str, Any]:
-        """Exported columns: every metric by its column name, nan where infeasible or unknown."""
+    def results(self, wanted: Collection[str] | None = None) -> dict[str, Any]:
+        """Exported columns by name (all, or those wanted), nan where infeasible or unknown."""
         columns: dict[str, Any] = {}
         bad = np.asarray(self.verdict.reason) != int(Reason.OK)
         for metric in METRICS.values():
+            if wanted is not None and metric.column not in wanted:
+                continue
             try:
                 value = metric.value(self) * metric.scale if self.steady is not None else NAN
             except UnknownValue:
@@ -169,7 +172,26 @@ def estimate(scenario: Scenario | None = None, /, **question: Any) -> Estimate:
     >>> answer.verdict.feasible, answer.steady.tpot < 0.02
     (True, True)
     """
-    resolved = resolve(scenario if scenario is not None else Scenario(**question))
+    if scenario is None:
+        for name in question:
+            if name not in Scenario.__dataclass_fields__:
+                fields = Scenario.__dataclass_fields__
+                raise UsageError(f"a scenario has no {name!r}{near(name, fields)}")
+        missing = [name for name in ("model", "gpu") if name not in question]
+        if missing:
+            raise UsageError(f"a scenario needs {' and '.join(missing)}")
+        scenario = Scenario(**question)
+    return estimate_resolved(resolve(scenario))
+
+
+def estimate_resolved(resolved: Resolved) -> Estimate:
+    """Answer a scenario whose names are already looked up.
+
+    Raises
+    ------
+    perfmodel.core.errors.MissingDataError
+        The database lacks a fact that the answer needs.
+    """
     try:
         return _answer(resolved)
     except UnknownValue as error:
@@ -226,7 +248,7 @@ def _solve(resolved: Resolved, memory: Footprint) -> Steady:
         scenario.max_num_batched_tokens * 1.0,
         replicas(resolved),
         resolved.machine.calibration.expert_imbalance.value,
-        "sums" if any(np.ndim(value) for value in scenario.numbers().values()) else "operators",
+        "operators" if _is_one_point(scenario) else "sums",
     )
     rate = scenario.request_rate
     users = (
@@ -246,6 +268,11 @@ def _solve(resolved: Resolved, memory: Footprint) -> Steady:
         encoder_tokens=scenario.isl * 1.0 if encoded else 0.0,
     )
     return steady_state(system, load)
+
+
+def _is_one_point(scenario: Scenario) -> bool:
+    values = (*scenario.numbers().values(), *scenario.set.values())
+    return all(np.ndim(value) == 0 for value in values)
 
 
 def _memory(resolved: Resolved) -> Footprint:
@@ -344,7 +371,5 @@ def _number(value: Any) -> str:
 
 
 def _where_bad(bad: Any, value: Any) -> Any:
-    if np.ndim(bad) == 0 and not bad:
-        return value
-    hidden = np.where(bad, NAN, value)
+    hidden = np.where(bad, NAN, value) if np.any(bad) else np.asarray(value, dtype=np.float64)
     return float(hidden) if hidden.ndim == 0 else hidden

@@ -136,6 +136,11 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
+NUMBERS = tuple(_RANGES)
+KINDS = ("model", "gpu", "node", "dtype", "quantization", "kv_cache_dtype", "calibration",
+         "sequence_parallel")  # fmt: skip
+
+
 def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -> None:
     flag = "--" + name.replace("_", "-")
     try:

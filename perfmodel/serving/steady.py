@@ -25,7 +25,7 @@ MD1 = "Pollaczek-Khinchine, deterministic service"
     "running", "token balance: decode tokens and the prompts that replace them share the budget"
 )
 def budget_running(budget: Numeric, prompt: Numeric, decode_steps: Numeric) -> Numeric:
-    """Sequences decoding when every step is full: B + B * prompt / decode_steps = budget."""
+    """Sequences decoding when every step is full [1]: B + B * prompt / decode_steps = budget."""
     return budget / (1 + prompt / decode_steps)
 
 
@@ -33,7 +33,7 @@ def budget_running(budget: Numeric, prompt: Numeric, decode_steps: Numeric) -> N
 def chunk_tokens(
     budget: Numeric, running: Numeric, prompt: Numeric, decode_steps: Numeric
 ) -> Numeric:
-    """Prompt tokens in one mixed step: one prompt, or more when several arrive per step.
+    """Prompt tokens in one mixed step [1]: one prompt, or more when several arrive per step.
 
     Never more than the token budget leaves beside ``running`` decode tokens.
     """
@@ -101,7 +101,7 @@ def closed_residence(
 def closed_running(
     users: Numeric, residence: Numeric, decode_steps: Numeric, tpot: Numeric
 ) -> Numeric:
-    """Sequences decoding on average: users times the share of their time spent decoding."""
+    """Sequences decoding on average [1]: users times the share of their time spent decoding."""
     think = decode_steps * tpot
     return users * think / (residence + think)
 
@@ -122,7 +122,7 @@ def admission_wait(concurrency: Numeric, users: Numeric, request_rate: Numeric) 
 
 @formula("running", LITTLE)
 def open_running(request_rate: Numeric, decode_steps: Numeric, tpot: Numeric) -> Numeric:
-    """Sequences decoding on average at a given arrival rate."""
+    """Sequences decoding on average at a given arrival rate [1]."""
     return request_rate * decode_steps * tpot
 
 
@@ -131,7 +131,8 @@ def open_wait(request_rate: Numeric, prefill_slot: Numeric) -> Numeric:
     """Mean wait for the chunk budget with Poisson arrivals [s]; infinite at saturation."""
     load = request_rate * prefill_slot
     free = xp.maximum(1 - load, 0.0)
-    return xp.where(free > 0, load * prefill_slot / (2 * xp.maximum(free, 1e-12)), float("inf"))
+    mean = load * prefill_slot / (2 * xp.maximum(free, 1e-12))
+    return xp.where(free > 0, 1.0, float("inf")) * mean
 
 
 @formula("ttft", "definition")

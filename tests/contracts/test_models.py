@@ -1,4 +1,4 @@
-"""What every model preset promises: it loads, its size is the published one, its source is named."""
+"""What every model preset promises: it loads, has the published size and names its source."""
 
 import re
 from collections import Counter

@@ -196,13 +196,15 @@ def test_mtp_is_stored_beside_the_model() -> None:
     assert toy(layer, mtp=halves).mtp_parameters * 2 == drafting.mtp_parameters
 
 
+def grouped(kv_heads: int, group: int, dim: int, gated: bool) -> SoftmaxAttention:
+    """Attention with ``group`` query heads per key-value head."""
+    return SoftmaxAttention(kv_heads * group, kv_heads, dim, gated=gated)
+
+
 heads = st.integers(1, 8)
 mixers = st.one_of(
     st.none(),
-    st.builds(
-        lambda kv, group, dim, gated: SoftmaxAttention(kv * group, kv, dim, gated=gated),
-        heads, heads, heads, st.booleans(),
-    ),
+    st.builds(grouped, heads, heads, heads, st.booleans()),
     st.builds(LatentAttention, heads, st.integers(0, 9), heads, heads, heads, heads),
     st.builds(GatedDelta, heads, heads, heads, heads, st.just(4)),
 )  # fmt: skip

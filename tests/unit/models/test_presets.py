@@ -10,7 +10,8 @@ from perfmodel.models import preset
 from perfmodel.models.blocks import LatentAttention, MoeFfn, SoftmaxAttention
 
 BF16 = 2  # bytes
-# layers with a cache x 2 (keys, values) x KV heads x head dim; MLA: layers x (latent + rotary)
+# layers with a cache x 2 (keys, values) x KV heads x head dim; MLA: layers x (latent + rotary);
+# DeepSeek-V4: one vector of 512 per 4 or 128 tokens
 KV_BYTES = {
     "meta-llama/Llama-2-7b-hf": 32 * 2 * 32 * 128 * BF16,
     "meta-llama/Llama-2-70b-hf": 80 * 2 * 8 * 128 * BF16,
@@ -38,6 +39,7 @@ KV_BYTES = {
     "deepseek-ai/DeepSeek-V2-Lite": 27 * (512 + 64) * BF16,
     "deepseek-ai/DeepSeek-V2": 60 * (512 + 64) * BF16,
     "deepseek-ai/DeepSeek-V3": 70_272,
+    "deepseek-ai/DeepSeek-V4-Flash": (21 * 512 // 4 + 20 * 512 // 128) * BF16,
     "moonshotai/Kimi-K2-Instruct": 61 * (512 + 64) * BF16,
     "zai-org/GLM-5": 78 * (512 + 64) * BF16,
     "zai-org/GLM-4.5": 92 * 2 * 8 * 128 * BF16,
@@ -70,8 +72,8 @@ STATE_ELEMENTS = {
     "meta-llama/Llama-3.1-8B": 0,
 }
 
-# Elements of all tensors of the repository: huggingface.co/api/models/<id>, field safetensors.total.
-# The second number is what they hold beyond our main model: rotary tables (layers x 64), or the MTP
+# Elements of all tensors on the hub: huggingface.co/api/models/<id>, field safetensors.total. The
+# second number is what they hold beyond our main model: rotary tables (layers x 64), or the MTP
 # layers, at GLM with copies of embedding and head.
 HUB_TOTALS = {
     "meta-llama/Llama-2-7b-hf": (6_738_417_664, 32 * 64),
@@ -105,8 +107,8 @@ HUB_TOTALS = {
     "tiiuae/falcon-180B": (179_522_565_120, 0),
 }
 
-# What a publisher's "active" counts, by the longest prefix of the id: one token's maps with the head
-# (as `active_parameters` does), with the embedding added ("all"), or with neither ("layers").
+# What a publisher's "active" counts, by the longest prefix of the id: one token's maps with the
+# head (as `active_parameters` does), with the embedding added ("all"), or with neither ("layers").
 ACTIVE_COUNTS = {
     "": "head",
     "Qwen/": "all",
@@ -165,26 +167,20 @@ def test_active_parameters(name: str) -> None:
     assert abs(ours - published) <= max(0.03 * published, half_digit if one_digit else 0)
 
 
+def attentions(name: str) -> list[SoftmaxAttention]:
+    """Attention of every layer in order."""
+    runs = preset.load(name).architecture.runs
+    mixers = [run.layer.mixer for run in runs for _ in range(run.count)]
+    return [mixer for mixer in mixers if isinstance(mixer, SoftmaxAttention)]
+
+
 def test_windows_follow_the_published_pattern() -> None:
-    oss = preset.load("gpt-oss-120b").architecture
-    assert [run.layer.mixer.window for run in oss.runs[:4] if _softmax(run.layer.mixer)] == [
-        128, None, 128, None,
-    ]  # fmt: skip
-    gemma = preset.load("gemma-3-27b-it").architecture
-    full = sum(run.count for run in gemma.runs if _window(run.layer.mixer) is None)
-    assert (gemma.layers, full) == (62, 10)
-    scout = preset.load("llama-4-scout").architecture
-    chunked = sum(run.count for run in scout.runs if getattr(run.layer.mixer, "chunk", None))
-    assert (scout.layers, chunked) == (48, 36)
-
-
-def _softmax(mixer: Any) -> bool:
-    return isinstance(mixer, SoftmaxAttention)
-
-
-def _window(mixer: Any) -> int | None:
-    assert isinstance(mixer, SoftmaxAttention)
-    return mixer.window
+    assert [mixer.window for mixer in attentions("gpt-oss-120b")] == [128, None] * 18
+    gemma = [mixer.window for mixer in attentions("gemma-3-27b-it")]
+    assert (gemma[:6], len(gemma), gemma.count(None)) == ([1024] * 5 + [None], 62, 10)
+    scout = [mixer.chunk for mixer in attentions("llama-4-scout")]
+    assert scout == ([8192] * 3 + [None]) * 12
+    assert {mixer.window for mixer in attentions("mistral-7b-v0.1")} == {4096}
 
 
 def test_sparse_layers() -> None:
