@@ -1,1 +1,1 @@
-"""Streamlit screens. Numbers come from `perfmodel`, charts from `perfmodel.figures`; no maths here."""
+"""Streamlit screens. Numbers come from `perfmodel`, charts from `perfmodel.figures`."""

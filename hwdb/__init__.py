@@ -1,8 +1,8 @@
 """The hardware database: cited facts about accelerators, CPUs, machines, wires and prices.
 
 Facts only: one TOML file per thing, every value with its unit and where it was read. What is not
-here: how fast software runs on them (``hwdb/calibrations`` holds fits, apart from the facts) and any
-formula (that is ``perfmodel``, which imports this package and is never imported by it).
+here: how fast software runs on them (``hwdb/calibrations`` holds fits, apart from the facts) and
+any formula (that is ``perfmodel``, which imports this package and is never imported by it).
 
 >>> import hwdb
 >>> hwdb.gpu("h100-sxm").memory.bandwidth.value

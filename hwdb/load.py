@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import numpy as np
+
 from hwdb import schema, units
 from hwdb.records import (
     KINDS,
@@ -37,6 +39,8 @@ USER_FOLDER = "PERFMODEL_HWDB"
 _HERE = Path(__file__).parent
 _MAX_DEPTH = 4
 _MAX_BYTES = 1_000_000
+# Costs may be set to nothing; a rate, a size or a share of a peak that is zero is a division by it.
+_MAY_BE_ZERO = ("latency", "overhead", "idle", "_power", "_memory")
 
 
 class NotFound(LookupError):
@@ -142,7 +146,7 @@ def modify(record: Any, path: str, value: str | Numeric) -> Any:
     NotFound
         No such field; the cited fields are listed.
     hwdb.units.UnitError
-        Unit of the wrong dimension.
+        Unit of the wrong dimension, or a value that no part can have.
     """
     known = dict(cited(record))
     head, _, leaf = path.rpartition(".")
@@ -154,6 +158,9 @@ def modify(record: Any, path: str, value: str | Numeric) -> Any:
     old = siblings[0] if is_new_dtype else known[path]
     si = units.parse(value, old.dimension) if isinstance(value, str) else value
     text = value if isinstance(value, str) else ""
+    least = "not negative" if path.endswith(_MAY_BE_ZERO) else "above zero"
+    if not np.all(np.isfinite(si) & ((si > 0) | ((si == 0) & (least == "not negative")))):
+        raise units.UnitError(f"{value} must be finite and {least}")
     new = Cited(si, old.dimension, text, "modified", where=f"{record.id}: {path}")
     return _replaced(record, path.split("."), new, leaf)
 
@@ -253,7 +260,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _record(kind: str, name: str, roots: tuple[Path, ...]) -> Any:
     record = schema.read(kind, _table(kind, name, roots), str(_files(kind, roots)[name].name))
     for path, value in cited(record):
-        object.__setattr__(value, "where", f"{name}: {path}")
+        object.__setattr__(value, "where", f"{name}: {kind.removesuffix('s')}.{path}")
         for key in (value.source, *value.checked):
             if key and key not in record.sources:
                 raise HwdbError(f"{name}.toml: {path}: source {key!r} is not in [sources]")

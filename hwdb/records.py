@@ -2,8 +2,8 @@
 
 Every physical fact in them is a `Cited`: an SI number together with where it was read. The same
 classes are the schema of the TOML files (`hwdb.schema` hands them to pydantic), so a field is
-declared once. Numbers may be replaced by arrays (`Cited.si` is ``float | ndarray``): one record then
-describes a whole family of hypothetical parts. Reading files is `hwdb.load`'s work.
+declared once. Numbers may be replaced by arrays (`Cited.si` is ``float | ndarray``): one record
+then describes a whole family of hypothetical parts. Reading files is `hwdb.load`'s work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kind = Literal["datasheet", "reported", "measured", "derived", "estimated", "rec
 SourceKind = Literal["datasheet", "docs", "whitepaper", "paper", "table", "press", "code", "note"]
 Dtype = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4"]
 Topology = Literal["switch", "mesh", "ring", "torus", "pairs", "pcie-tree"]
-Term = Literal["on-demand", "reserved-1y", "reserved-3y", "spot", "purchase"]
+Term = Literal["on-demand", "reserved-1y", "reserved-3y", "spot", "purchase", "owned"]
 
 
 class UnknownValue(LookupError):
@@ -282,7 +282,11 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one seller asked on one day: rent per hour, or a purchase price, for ``gpus`` parts."""
+    """What one seller asked on one day: rent per hour, or a purchase price, for ``gpus`` parts.
+
+    The term "owned" is no offer to others: its rent is the all-in cost to the seller itself, as
+    the source estimates it.
+    """
 
     seller: str
     term: Term

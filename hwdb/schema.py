@@ -1,8 +1,8 @@
 """The file edge: pydantic reads the records' own annotations, strictly, and reports every error.
 
 A cited value is written ``{ value = "3.35 TB/s", source = "ds", at = "p. 2" }`` or, where nobody
-knows, ``{ unknown = "why" }``. `read` turns one parsed TOML table into a record; `json_schema` gives
-editors the same rules (committed under ``hwdb/schema/``, checked by a test).
+knows, ``{ unknown = "why" }``. `read` turns one parsed TOML table into a record; `json_schema`
+gives editors the same rules (committed under ``hwdb/schema/``, checked by a test).
 """
 
 from __future__ import annotations

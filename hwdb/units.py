@@ -2,8 +2,8 @@
 
 Here is everything that turns a written quantity into a number. What is not here: any fact about
 hardware (those are TOML files beside this one). The base units are byte, second, FLOP, watt, hertz,
-US dollar; one table row per legal spelling, nothing is derived at run time, so an unlisted unit is an
-error and never a guess. ``tests/unit/hwdb/test_units.py`` proves every row against Pint.
+US dollar; one table row per legal spelling, nothing is derived at run time, so an unlisted unit is
+an error and never a guess. ``tests/unit/hwdb/test_units.py`` proves every row against Pint.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(
 
 
 class UnitError(ValueError):
-    """A written quantity that cannot be read: no number, an unknown unit, or the wrong dimension."""
+    """A written quantity that cannot be read: no number, unknown unit, or wrong dimension."""
 
 
 def parse(text: str, dimension: str | None = None) -> float:

@@ -5,13 +5,16 @@
 >>> answer.verdict.feasible
 True
 
-The public names are functions of the question (`Scenario`): `estimate` answers it, `sweep` answers a
-grid of it, `explain` shows the chain of formulas behind a number. Hardware facts are package `hwdb`.
+The public names are functions of the question (`Scenario`): `estimate` answers it, `sweep` answers
+a grid of it, `explain` shows the chain of formulas behind a number. Hardware facts are package
+`hwdb`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from perfmodel.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from perfmodel.core.errors import PerfmodelError as PerfmodelError
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from perfmodel.scenario.explain import explain as explain
     from perfmodel.scenario.scenario import Scenario as Scenario
 
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "Estimate": "perfmodel.scenario.estimate",
@@ -33,7 +35,16 @@ _PUBLIC = {
     "explain": "perfmodel.scenario.explain",
     "sweep": "perfmodel.plan.sweep",
 }
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [
+    "Estimate",
+    "PerfmodelError",
+    "Scenario",
+    "Sweep",
+    "__version__",
+    "estimate",
+    "explain",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

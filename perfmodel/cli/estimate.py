@@ -61,7 +61,9 @@ def infeasible(message: str, nearest: str) -> None:
 
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
     """One row: inputs, then results, the memory parts spelled out."""
-    inputs = {key: value for key, value in answer["inputs"].items() if key not in ("resolved", "set")}
+    inputs = {
+        key: value for key, value in answer["inputs"].items() if key not in ("resolved", "set")
+    }
     results = dict(answer["results"])
     memory = {f"memory_{part}_gb": value for part, value in results.pop("memory_gb").items()}
     return inputs | results | memory
@@ -99,7 +101,14 @@ def _text(answer: dict[str, Any]) -> str:
     memory = results["memory_gb"]
     held = " + ".join(
         f"{name.replace('_', ' ')} {n(memory[name])}"
-        for name in ("weights", "kv_cache_in_use", "activations", "graphs", "communication", "runtime")
+        for name in (
+            "weights",
+            "kv_cache_in_use",
+            "activations",
+            "graphs",
+            "communication",
+            "runtime",
+        )
         if memory[name]
     )
     fits = "fits" if results["fits"] else "no fit"

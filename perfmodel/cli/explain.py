@@ -46,10 +46,13 @@ def command(
         Write to a file.
     """
     sections = _sections(detail)
+    form = render.pick_format(json, False, output)
+    if form == "csv":
+        raise UsageError(f"-o {output}: an explanation is no table; write .json or .txt")
     told = explain(metric, scenario)
     if operator is not None and operator not in told.operators:
         raise UsageError(f"no operator {operator!r} in this step{near(operator, told.operators)}")
-    if render.pick_format(json, False, output) == "json":
+    if form == "json":
         render.emit(render.to_json(_data(told)), output)
     else:
         text = [_SECTIONS[name](told, operator) for name in sections]
@@ -63,7 +66,9 @@ def _sections(detail: str) -> list[str]:
     names = [name.strip() for name in detail.split(",") if name.strip()]
     for name in names:
         if name not in DETAILS:
-            raise UsageError(f"--detail {name!r}{near(name, DETAILS)}; choose from {', '.join(DETAILS)}")
+            raise UsageError(
+                f"--detail {name!r}{near(name, DETAILS)}; choose from {', '.join(DETAILS)}"
+            )
     return names
 
 
@@ -140,7 +145,10 @@ def _energy(told: Explanation, operator: str | None) -> str:
 
 def _source(told: Explanation, operator: str | None) -> str:
     shown = envelope(told.answer)["provenance"]
-    rows = [(row["what"], row["value"], row["kind"], row["source"], row["at"]) for row in shown["values"]]
+    rows = [
+        (row["what"], row["value"], row["kind"], row["source"], row["at"])
+        for row in shown["values"]
+    ]
     drawn = render.table("values used", ("what", "value", "kind", "source", "where"), rows)
     return f"{drawn}model: {shown['model']}\nprice: {shown['price']}\n"
 

@@ -1,7 +1,7 @@
 """Read a ``vllm serve …`` command line into scenario fields.
 
-Only flags that change performance are taken; the rest of vLLM's flags are named in a note on stderr,
-so that nothing is dropped in silence.
+Only flags that change performance are taken; the rest of vLLM's flags are named in a note on
+stderr, so that nothing is dropped in silence.
 """
 
 from __future__ import annotations
@@ -35,8 +35,13 @@ _NUMERIC = {
     "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs",
     "max_num_batched_tokens", "max_model_len", "block_size", "gpu_memory_utilization",
 }  # fmt: skip
-_SCHEMES = {"compressed-tensors": None, "modelopt": None, "awq_marlin": "awq", "gptq_marlin": "gptq",
-            "modelopt_fp4": "nvfp4"}  # fmt: skip
+_SCHEMES = {
+    "compressed-tensors": None,
+    "modelopt": None,
+    "awq_marlin": "awq",
+    "gptq_marlin": "gptq",
+    "modelopt_fp4": "nvfp4",
+}
 
 
 def parse(line: str) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def parse(line: str) -> dict[str, Any]:
     if fields.get("quantization") in _SCHEMES:
         fields["quantization"] = _SCHEMES[fields["quantization"]]
     if ignored:
-        print(f"not used from the vLLM line: {' '.join(ignored)}", file=sys.stderr)
+        print(f"note: not used from the vLLM line: {' '.join(ignored)}", file=sys.stderr)
     return {name: value for name, value in fields.items() if value is not None}
 
 

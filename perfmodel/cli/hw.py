@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import hwdb
 from cyclopts import App, Parameter
+
+import hwdb
 from hwdb.load import NotFound
 from hwdb.records import KINDS
 from hwdb.units import show as show_quantity
@@ -28,14 +29,18 @@ def ls(kind: str = "gpus", *, json: Json = False) -> None:
         Print JSON.
     """
     if kind not in KINDS:
-        raise DataError(f"no kind {kind!r} of hardware{near(kind, KINDS)}; kinds: {', '.join(KINDS)}")
-    records = [_loaded(kind, name) for name in hwdb.ls(kind)]
+        raise DataError(
+            f"no kind {kind!r} of hardware{near(kind, KINDS)}; kinds: {', '.join(KINDS)}"
+        )
+    records = [_loaded(kind, name) for name in _ids(kind)]
     rows = [{"id": record.id, "name": record.name, **_summary(record)} for record in records]
     if json:
         render.emit(render.to_json(rows), None)
     else:
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        render.emit(render.table("", columns, [[row.get(c) for c in columns] for row in rows]), None)
+        render.emit(
+            render.table("", columns, [[row.get(c) for c in columns] for row in rows]), None
+        )
 
 
 @app.command
@@ -84,6 +89,13 @@ def check(*, json: Json = False) -> None:
         raise SystemExit(4)
 
 
+def _ids(kind: str) -> list[str]:
+    try:
+        return hwdb.ls(kind)
+    except hwdb.HwdbError as error:
+        raise DataError(str(error).splitlines()[0]) from None
+
+
 def _loaded(kind: str, name: str) -> Any:
     try:
         return hwdb.get(kind, name)
@@ -111,7 +123,7 @@ def _find(name: str, kind: str | None) -> Any:
 def _summary(record: Any) -> dict[str, Any]:
     """A few columns that tell records of a kind apart."""
     chosen = {
-        "gpus": ("memory.capacity", "memory.bandwidth", "peak.bf16", "peak.fp16", "peak.fp8", "power.tdp"),
+        "gpus": ("memory.capacity", "memory.bandwidth", "peak.bf16", "peak.fp8", "power.tdp"),
         "cpus": ("cores", "memory.bandwidth", "power.tdp"),
         "nodes": ("gpus", "host_memory.capacity"),
         "fabrics": ("bandwidth", "latency"),

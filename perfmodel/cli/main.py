@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from perfmodel import __version__
 from perfmodel.core.errors import PerfmodelError
+from perfmodel.core.version import VERSION
 
 HELP = """How fast, how many GPUs, how much: before you rent one.
 
@@ -17,9 +17,9 @@ Exit codes: 0 answer, 2 usage, 3 infeasible (still an answer), 4 data missing, 5
 validated range under --strict, 6 device failure, 130 interrupted, 1 bug.
 """
 
-app = App(name="perfmodel", help=HELP, version=__version__, help_format="plaintext")
+app = App(name="perfmodel", help=HELP, version=VERSION, help_format="plaintext")
 app.command("perfmodel.cli.estimate:command", name="estimate",
-            help="Predict latency, throughput, memory, energy and cost of a deployment.")  # fmt: skip
+            help="Predict latency, throughput, memory, energy and cost.")  # fmt: skip
 app.command("perfmodel.cli.explain:command", name="explain",
             help="Show the formulas, numbers and sources behind a result.")  # fmt: skip
 app.command("perfmodel.cli.hw:app", name="hw", help="Hardware database: ls, show, check.")

@@ -112,7 +112,9 @@ def _sequence_gb(architecture: Architecture, precision: Any) -> float | None:
 
 def _layer(layer: Any) -> tuple[str, str]:
     return tuple(
-        f"{type(part).__name__}({', '.join(f'{k}={v}' for k, v in _set(part).items())})" if part else "–"
+        f"{type(part).__name__}({', '.join(f'{k}={v}' for k, v in _set(part).items())})"
+        if part
+        else "–"
         for part in (layer.mixer, layer.ffn)
     )  # pyright: ignore[reportReturnType]
 

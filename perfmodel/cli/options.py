@@ -1,7 +1,7 @@
 """Scenario flags, written once: names, types and help for every command that takes a question.
 
-The flags are the fields of `Scenario` in vLLM's spelling; `takes_scenario` gives them to a command, so
-that all commands ask in the same way.
+The flags are the fields of `Scenario` in vLLM's spelling; `takes_scenario` gives them to a command,
+so that all commands ask in the same way.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _FLAGS: dict[str, tuple[Any, Group, tuple[str, ...], str]] = {
     "node": (str, WHAT, (), "machine id; default: the GPU's usual one"),
     "num_gpus": (float, WHAT, (), "all GPUs; default: one replica of the layout"),
     "dtype": (str, WHAT, (), "auto, bfloat16, float16 or float32"),
-    "quantization": (str, WHAT, ("-q",), "precision scheme: fp8, awq, nvfp4 …; default: the checkpoint's"),
+    "quantization": (str, WHAT, ("-q",), "fp8, awq, nvfp4 …; default: the checkpoint's"),
     "kv_cache_dtype": (str, WHAT, (), "auto or a number format, e.g. fp8"),
-    "tensor_parallel_size": (float, LAYOUT, ("-tp", "--tp-size"), "ranks that split heads and FFN columns"),
+    "tensor_parallel_size": (float, LAYOUT, ("-tp", "--tp-size"), "ranks that split heads and FFN"),
     "pipeline_parallel_size": (float, LAYOUT, ("-pp", "--pp-size"), "stages that split the layers"),
-    "data_parallel_size": (float, LAYOUT, ("-dp", "--dp-size"), "ranks that split requests (attention, in MoE)"),
+    "data_parallel_size": (float, LAYOUT, ("-dp", "--dp-size"), "ranks that split requests"),
     "expert_parallel_size": (float, LAYOUT, ("-ep", "--ep-size"), "ranks that split the experts"),
     "context_parallel_size": (float, LAYOUT, ("-cp",), "ranks that split each sequence's tokens"),
-    "sequence_parallel": (bool, LAYOUT, (), "divide the norms' tokens over the tensor-parallel ranks"),
+    "sequence_parallel": (bool, LAYOUT, (), "divide the norms' tokens over the -tp ranks"),
     "isl": (float, LOAD, ("--input-len", "--random-input-len"), "prompt tokens"),
     "osl": (float, LOAD, ("--output-len", "--random-output-len"), "output tokens"),
     "prefix": (float, LOAD, (), "prompt tokens already in the prefix cache"),
@@ -73,7 +73,9 @@ def takes_scenario(command: Callable[..., None]) -> Callable[..., None]:
     positional = [item for item in rest if item.kind is not item.KEYWORD_ONLY]
     keyword = [item for item in rest if item.kind is item.KEYWORD_ONLY]
     wrapper.__signature__ = inspect.Signature([*positional, *flags, *keyword])  # pyright: ignore
-    wrapper.__annotations__ = {item.name: item.annotation for item in [*positional, *flags, *keyword]}
+    wrapper.__annotations__ = {
+        item.name: item.annotation for item in [*positional, *flags, *keyword]
+    }
     return wrapper
 
 
@@ -101,15 +103,19 @@ def _overrides(items: list[str]) -> dict[str, Any]:
     for item in items:
         path, equals, value = item.partition("=")
         if not equals or not value.strip():
-            raise UsageError(f"--set {item!r} is not PATH=VALUE, like gpu.memory.bandwidth='6 TB/s'")
+            raise UsageError(
+                f"--set {item!r} is not PATH=VALUE, like gpu.memory.bandwidth='6 TB/s'"
+            )
         parsed[path.strip()] = value.strip()
     return parsed
 
 
 def _flag(name: str, default: Any) -> inspect.Parameter:
     kind, group, names, text = _FLAGS[name]
-    shown = "" if default in (None, False) or repr(default).startswith("<dataclasses") else \
-        f" [default: {default:g}]" if isinstance(default, (int, float)) else f" [default: {default}]"  # fmt: skip
+    shown = ""
+    if isinstance(default, (int, float, str)) and default is not False:
+        text_of = default if isinstance(default, str) else f"{default:g}"
+        shown = f" [default: {text_of}]"
     flag = Parameter(name=(f"--{name.replace('_', '-')}", *names), help=text + shown,
                      group=group, show_default=False, negative=())  # fmt: skip
     # None means "not given", so that a pasted vLLM line can be told from a default.
@@ -119,4 +125,6 @@ def _flag(name: str, default: Any) -> inspect.Parameter:
 
 def _extra(name: str, annotation: Any) -> inspect.Parameter:
     assert get_args(annotation)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,13 @@ def emit(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(output)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(output)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise UsageError(f"-o {output}: {error.strerror}") from None
 
 

@@ -1,9 +1,9 @@
 """`@formula`: a cost formula is a plain function, read as numbers, arrays, LaTeX and units.
 
 The decorator attaches what the other readings need (result symbol, source) and registers the
-function; calling it costs one indirection. Parameter names must be rows of `perfmodel.core.symbols`:
-that is where their LaTeX names and units come from. Under `recording` every call is kept, so that
-``explain`` can print the chain of formulas that led to a number.
+function; calling it costs one indirection. Parameter names must be rows of
+`perfmodel.core.symbols`: that is where their LaTeX names and units come from. Under `recording`
+every call is kept, so that ``explain`` can print the chain of formulas that led to a number.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from perfmodel.core.symbols import SYMBOLS, Symbol
 
@@ -57,11 +57,12 @@ class Formula(Generic[P, R]):
         self.__wrapped__ = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Evaluate, and keep the call if somebody is recording."""
         if _trace is None:
             return self.function(*args, **kwargs)
         # A new object per call: a formula may return one of its arguments (a maximum does), and
         # ``explain`` follows results by identity.
-        result = self.function(*args, **kwargs) + 0.0  # pyright: ignore[reportOperatorIssue]
+        result: R = cast(Any, self.function(*args, **kwargs)) + 0.0
         arguments: dict[str, Any] = dict(zip(self.parameters, args, strict=False)) | kwargs
         _trace.calls.append(Call(self, arguments, result, _trace.path))
         return result
@@ -127,7 +128,7 @@ def formula(result: str, source: str) -> Callable[[Callable[P, R]], Formula[P, R
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[Trace]:
+def recording() -> Generator[Trace, None, None]:
     """Keep every formula call made inside the ``with`` block."""
     global _trace
     outer, _trace = _trace, Trace()
@@ -138,7 +139,7 @@ def recording() -> Iterator[Trace]:
 
 
 @contextlib.contextmanager
-def label(name: str) -> Iterator[None]:
+def label(name: str) -> Generator[None, None, None]:
     """Name the part of the model that the calls inside belong to (free when not recording)."""
     if _trace is None:
         yield

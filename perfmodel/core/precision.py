@@ -1,7 +1,7 @@
 """Number formats and precision schemes: bits per tensor class, with their overheads.
 
-A `NumericFormat` says how many bytes an element costs including scales, and which datapath reads it.
-A `Precision` assigns formats to tensor classes; `SCHEMES` names the usual assignments by vLLM's
+A `NumericFormat` says how many bytes an element costs including scales, and which datapath reads
+it. A `Precision` assigns formats to tensor classes; `SCHEMES` names the usual assignments by vLLM's
 ``--quantization`` spellings. What a GPU supports is the hardware database's word.
 """
 
@@ -111,11 +111,11 @@ class Precision:
 
 
 def _scheme(
-    name: str, weight: str, activation: str | None = None, classes: tuple[str, ...] = LINEAR_CLASSES,
-    base: str = "bf16",
+    name: str, weight: str, activation: str | None = None,
+    classes: tuple[str, ...] = LINEAR_CLASSES, base: str = "bf16",
 ) -> Precision:  # fmt: skip
-    weights = {cls: FORMATS[weight] for cls in classes}
-    activations = {cls: FORMATS[activation] for cls in classes} if activation else {}
+    weights = dict.fromkeys(classes, FORMATS[weight])
+    activations = dict.fromkeys(classes, FORMATS[activation]) if activation else {}
     return Precision(name, FORMATS[base], weights, activations, FORMATS[base])
 
 

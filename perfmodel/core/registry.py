@@ -1,7 +1,7 @@
 """A registry is a folder: one module per entry, plus what plug-ins add through entry points.
 
-Used for metrics and techniques (hardware and presets are data folders of their own). Adding an entry
-is adding a file; two entries of one name are an error, found when the registry is first read.
+Used for metrics and techniques (hardware and presets are data folders of their own). Adding an
+entry is adding a file; two entries of one name are an error, found when the registry is first read.
 """
 
 from __future__ import annotations

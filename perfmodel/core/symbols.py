@@ -46,9 +46,9 @@ _ROWS: Final = (
     _count("concurrency", r"C", "requests in flight (closed loop)", 1e7, step="x2"),
     Symbol("request_rate", r"\lambda", "1/s", "requests per second", 1e-9, 1e9, "x2"),
     _count("max_num_seqs", r"B_{\max}", "most sequences an engine runs at once", 1e7, step="x2"),
-    _count("budget", r"T_{\max}", "token budget of one step (max_num_batched_tokens)", 1e8, step="x2"),
+    _count("budget", r"T_{\max}", "token budget of one step", 1e8, step="x2"),
     Symbol("prompt", r"I'", "1", "prompt tokens that must be computed", 1, 1e8),
-    Symbol("decode_steps", r"D", "1", "decode steps of a request: output tokens after the first", 1e-9, 1e8),
+    Symbol("decode_steps", r"D", "1", "output tokens of a request after the first", 1e-9, 1e8),
     # a step
     Symbol("rows", r"T", "1", "tokens an operator is applied to", 0, 1e9),
     Symbol("seqs", r"n", "1", "sequences of a token group", 0, 1e7),
@@ -85,7 +85,7 @@ _ROWS: Final = (
     # layout
     _count("tp", r"\mathrm{TP}", "tensor parallel size", 1e5, step="x2"),
     _count("pp", r"\mathrm{PP}", "pipeline parallel size", 1e4, step="x2"),
-    _count("dp", r"\mathrm{DP}", "data parallel size (of attention, in MoE models)", 1e5, step="x2"),
+    _count("dp", r"\mathrm{DP}", "data parallel size (in MoE: of attention)", 1e5, step="x2"),
     _count("ep", r"\mathrm{EP}", "expert parallel size", 1e5, step="x2"),
     _count("cp", r"\mathrm{CP}", "context parallel size", 1e4, step="x2"),
     Symbol("moe_tp", r"\mathrm{TP}_E", "1", "ways each expert is cut", 1e-6, 1e5),
@@ -119,7 +119,7 @@ _ROWS: Final = (
     Symbol("kernel_time", r"t", "s", "time of a kernel", 0, 1e9),
     Symbol("collective_time", r"t_\ell", "s", "time of a collective", 0, 1e9),
     Symbol("step_time", r"t_{\text{step}}", "s", "time of one engine step", 1e-9, 1e9),
-    Symbol("busy_time", r"t_{\text{busy}}", "s", "time a resource would need at its full rate", 0, 1e9),
+    Symbol("busy_time", r"t_{\text{busy}}", "s", "time a resource needs at its full rate", 0, 1e9),
     # memory
     Symbol("capacity", r"M_{\text{GPU}}", "B", "device memory", 1e6, 1e15, "x2"),
     _share("memory_utilization", r"u_M", "share of device memory the engine may take"),

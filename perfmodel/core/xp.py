@@ -1,17 +1,19 @@
 """The few functions a formula may use beside arithmetic, dispatched on the kind of its arguments.
 
 Floats stay floats, NumPy arrays (and Pint quantities, which speak NumPy's protocol) go to NumPy,
-SymPy expressions become `Max`, `Piecewise`, `ceiling`. SymPy is never imported here: an argument can
-only be symbolic if somebody else has imported it.
+SymPy expressions become `Max`, `Piecewise`, `ceiling`. SymPy is never imported here: an argument
+can only be symbolic if somebody else has imported it.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
-import numpy as np
+import numpy
+
+# Arguments are of any numeric kind, which NumPy's own signatures do not know.
+np: Any = numpy
 
 
 def _symbolic(*args: Any) -> bool:
@@ -39,29 +41,21 @@ def minimum(a: Any, b: Any) -> Any:
 
 def where(condition: Any, a: Any, b: Any) -> Any:
     """``a`` where the condition holds, else ``b``."""
-    if (
-        isinstance(condition, (bool, np.bool_))
-        and not hasattr(a, "shape")
-        and not hasattr(b, "shape")
-    ):
-        return a if condition else b
     if _symbolic(condition, a, b):
         return _sympy().Piecewise((a, condition), (b, True))
+    if getattr(condition, "ndim", 0) == 0 and _plain(a, b):
+        return a if condition else b
     return np.where(condition, a, b)
 
 
 def ceil(a: Any) -> Any:
     """Smallest integer not below, as a float."""
-    if _plain(a):
-        return float(math.ceil(a))
-    return _sympy().ceiling(a) if _symbolic(a) else np.ceil(a)
+    return _one("ceil", "ceiling", a)
 
 
 def floor(a: Any) -> Any:
     """Largest integer not above, as a float."""
-    if _plain(a):
-        return float(math.floor(a))
-    return _sympy().floor(a) if _symbolic(a) else np.floor(a)
+    return _one("floor", "floor", a)
 
 
 def ceil_div(a: Any, b: Any) -> Any:
@@ -70,23 +64,31 @@ def ceil_div(a: Any, b: Any) -> Any:
 
 
 def exp(a: Any) -> Any:
-    """Exponential; floats go through NumPy too, so that scalar and array agree to the last bit."""
-    return _sympy().exp(a) if _symbolic(a) else np.exp(a)
-
-
-def log1p(a: Any) -> Any:
-    """Logarithm of 1 + a."""
-    return _sympy().log(1 + a) if _symbolic(a) else np.log1p(a)
-
-
-def log2(a: Any) -> Any:
-    """Logarithm to base 2."""
-    return _sympy().log(a, 2) if _symbolic(a) else np.log2(a)
+    """Exponential."""
+    return _one("exp", "exp", a)
 
 
 def sqrt(a: Any) -> Any:
     """Square root."""
-    return _sympy().sqrt(a) if _symbolic(a) else np.sqrt(a)
+    return _one("sqrt", "sqrt", a)
+
+
+def log1p(a: Any) -> Any:
+    """Logarithm of 1 + a."""
+    return _sympy().log(1 + a) if _symbolic(a) else _one("log1p", "", a)
+
+
+def log2(a: Any) -> Any:
+    """Logarithm to base 2."""
+    return _sympy().log(a, 2) if _symbolic(a) else _one("log2", "", a)
+
+
+def _one(name: str, symbolic: str, a: Any) -> Any:
+    """Function of one argument; floats go through NumPy too, so that scalar and array agree."""
+    if _symbolic(a):
+        return getattr(_sympy(), symbolic)(a)
+    value = getattr(np, name)(a)
+    return float(value) if _plain(a) else value
 
 
 def _sympy() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hwdb.records import Numeric
 from perfmodel.core import xp
@@ -17,10 +18,10 @@ from perfmodel.memory.footprint import (
     tensor_bytes,
 )
 from perfmodel.models.architecture import Architecture, Layer
-from perfmodel.models.blocks import DenseFfn, GatedDelta, Mamba, MoeFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn, GatedDelta, Mamba, MoeFfn
 from perfmodel.operators.base import total
 from perfmodel.operators.context import StepContext, step_context
-from perfmodel.operators.mixers import state_width, token_width
+from perfmodel.operators.mixers import caches
 from perfmodel.parallel.layout import Layout
 from perfmodel.parallel.shard import stage_layers
 
@@ -61,13 +62,13 @@ class Footprint:
         return self.weights + self.activations + self.runtime + self.graphs + self.communication
 
     @property
-    def fits(self) -> Numeric:
+    def fits(self) -> Any:
         """Whether at least one sequence of full length fits (bool or array)."""
         return self.pool >= self.longest
 
 
 def weight_bytes(architecture: Architecture, layout: Layout, precision: Precision) -> Numeric:
-    """Weights on the fullest GPU [B]: its layers, and the embedding or the head if it holds them."""
+    """Weights on the fullest GPU [B]: its layers, and the embedding or head if it holds them."""
     step = _context(architecture, layout, precision)
     layers = [
         count * _layer_bytes(step, layer, architecture.norm_width)
@@ -98,8 +99,8 @@ def checkpoint_bytes(architecture: Architecture, precision: Precision) -> float:
 
 
 def sequence_bytes(
-    architecture: Architecture, layout: Layout, precision: Precision, tokens: Numeric, page: Numeric,
-    memory: Numeric = 0.0,
+    architecture: Architecture, layout: Layout, precision: Precision, tokens: Numeric,
+    page: Numeric, memory: Numeric = 0.0,
 ) -> Numeric:  # fmt: skip
     """Cache one sequence of ``tokens`` tokens costs the fullest GPU [B], recurrent state included.
 
@@ -109,14 +110,11 @@ def sequence_bytes(
     step = _context(architecture, layout, precision)
     parts: list[Numeric] = []
     for layer, count in architecture.distinct():
-        width = token_width(step, layer.mixer)
-        kept = _kept_tokens(layer, tokens) / layout.cp
-        if isinstance(layer.mixer, (GatedDelta, Mamba)):
-            parts.append(count * state_width(step, layer.mixer))
-        elif layer.mixer is not None:
-            parts.append(count * sequence_cache_bytes(kept, page, width))
-        if layer.cross is not None:
-            parts.append(count * memory / layout.cp * token_width(step, layer.cross))
+        kept = caches(step, layer.mixer, tokens) + caches(step, layer.cross, memory)
+        for entries, width in kept:
+            pages = sequence_cache_bytes(entries / layout.cp, page, width)
+            # a recurrent state is no page
+            parts.append(count * (width if isinstance(layer.mixer, (GatedDelta, Mamba)) else pages))
     if not parts:
         return 0.0
     return total(*parts) * stage_layers(architecture.layers, layout.pp) / architecture.layers
@@ -145,7 +143,8 @@ def footprint(
         weights = weight_bytes(architecture, layout, precision)
         activations = activation_peak(
             budget / layout.cp, float(architecture.hidden), _widest(architecture, layout),
-            precision.base.bytes, seqs, architecture.vocab / layout.tp if architecture.head else 0.0,
+            precision.base.bytes, seqs,
+            architecture.vocab / layout.tp if architecture.head else 0.0,
             _LOGIT_BYTES,
         )  # fmt: skip
         buffers = xp.where(layout.gpus > 1, communication, 0.0)
@@ -189,14 +188,6 @@ def _rest_bytes(architecture: Architecture, precision: Precision) -> Numeric:
     elements += sum(linear.elements for linear in architecture.extra)
     elements += architecture.graph.elements if architecture.graph else 0
     return elements * precision.base.bytes
-
-
-def _kept_tokens(layer: Layer, tokens: Numeric) -> Numeric:
-    if isinstance(layer.mixer, SoftmaxAttention):
-        limit = layer.mixer.window or layer.mixer.chunk
-        if limit is not None:
-            return xp.minimum(tokens, float(limit))
-    return tokens
 
 
 def _widest(architecture: Architecture, layout: Layout) -> Numeric:

@@ -35,8 +35,8 @@ def activation_peak(
 ) -> Numeric:  # fmt: skip
     """Most activation memory of a forward pass [B].
 
-    ``budget`` tokens hold residual and normed input (2 x ``hidden``) and the input and output of the
-    widest layer part (2 x ``widest``); sampling holds logits of ``seqs`` sequences,
+    ``budget`` tokens hold residual and normed input (2 x ``hidden``) and the input and output of
+    the widest layer part (2 x ``widest``); sampling holds logits of ``seqs`` sequences,
     ``output_width`` bytes each.
     """
     return budget * (2 * hidden + 2 * widest) * input_width + output_width * seqs * vocab

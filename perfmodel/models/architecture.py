@@ -26,11 +26,11 @@ from perfmodel.models.graph import OperatorGraph
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: a token mixer, optional cross attention, a feed-forward network; any may be absent.
+    """One layer: a token mixer, optional cross attention, a feed-forward network; each optional.
 
-    ``norms`` counts the hidden-width norms; ``parallel`` layers feed attention and FFN from the same
-    input, so tensor parallelism reduces their sum once. ``streams`` residual streams are mixed before
-    each block by hyper-connections (0: one plain residual; DeepSeek-V4 report, section 2.2).
+    ``norms`` counts the hidden-width norms; ``parallel`` layers feed attention and FFN from one
+    input, so tensor parallelism reduces their sum once. ``streams`` residual streams are mixed by
+    hyper-connections around each block (0: one plain residual; DeepSeek-V4 report, section 2.2).
     """
 
     name: str
@@ -45,16 +45,18 @@ class Layer:
         """Maps every token passes (routed experts apart: `MoeFfn.expert_linears`)."""
         parts = [part for part in (self.mixer, self.cross, self.ffn) if part]
         maps = tuple(linear for part in parts for linear in part.linears(hidden))
-        if not self.streams:
-            return maps
-        wide, mixed = Dim(self.streams * hidden), (Dim(self._mixed),)
-        names = [f"hyper_{i}" for i in range(len(parts))]
-        return maps + tuple(Linear(name, wide, mixed, "mixer", bias=True) for name in names)
+        return maps + self.hyper_linears(hidden)
 
-    @property
-    def _mixed(self) -> int:
-        """Coefficients of one hyper-connection: into the block, back, and among the streams."""
-        return self.streams * (2 + self.streams)
+    def hyper_linears(self, hidden: int) -> tuple[Linear, ...]:
+        """Maps that compute each block's mixing of the residual streams (none with one stream).
+
+        Coefficients of one hyper-connection: into the block, back, and among the streams.
+        """
+        if not self.streams:
+            return ()
+        wide, mixed = Dim(self.streams * hidden), (Dim(self.streams * (2 + self.streams)),)
+        blocks = sum(part is not None for part in (self.mixer, self.cross, self.ffn))
+        return tuple(Linear(f"hyper_{i}", wide, mixed, "mixer", bias=True) for i in range(blocks))
 
     def elements(self, hidden: int, norm_width: int) -> dict[TensorClass, int]:
         """Parameters of one layer by tensor class."""

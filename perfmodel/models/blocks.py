@@ -1,6 +1,6 @@
 """The building blocks of a layer: what mixes tokens, what transforms each token, as facts.
 
-Every block lists its `Linear` maps (weights that multiply activations) and its remaining parameters;
+Every block lists its `Linear` maps (weights that multiply activations) and its other parameters;
 `perfmodel.parallel` shards them and `perfmodel.operators` counts their work, so parameters, memory
 and FLOPs come from one description. Sizes are element counts; nothing here knows about precision,
 devices or time. A new kind of mixer is one dataclass here and one module in ``operators/``.
@@ -84,10 +84,10 @@ class SoftmaxAttention:
     """Multi-head, multi-query or grouped-query attention, full or with a sliding window.
 
     ``qk_norm`` is the number of elements of the query/key norm weights; ``gated`` adds an output
-    gate as wide as the queries; ``sinks`` adds one learned logit per head; ``cross`` reads keys of
-    an encoder (width ``memory_width``) instead of its own tokens; ``chunk`` is the width of chunked
-    attention, where keys never cross a chunk border; ``value_dim`` is the width of a value head where
-    it differs from ``head_dim``; ``shared_kv`` uses one projection as keys and as values (Gemma 4);
+    gate as wide as the queries; ``sinks`` adds one learned logit per head; ``cross`` reads keys
+    of an encoder (width ``memory_width``) instead of its own tokens; ``chunk`` is the width of
+    chunked attention, where keys never cross a chunk border; ``value_dim`` a value head's width
+    if it is not ``head_dim``; ``shared_kv`` uses one projection as keys and values (Gemma 4);
     ``indexer`` selects the keys that are read (MiniMax-M3).
     """
 
@@ -132,12 +132,10 @@ class SoftmaxAttention:
     def small_elements(self, hidden: int) -> int:
         """Parameters outside the linears: norms, sinks, relative position table."""
         index_norm = self.indexer.norm_elements if self.indexer else 0
-        missing_key_bias = (
-            0 if self.key_bias or not self.qkv_bias else self.kv_heads * self.head_dim
-        )
-        return (
-            self.qk_norm + index_norm + self.heads * self.sinks + self.relative_buckets * self.heads
-        ) - missing_key_bias
+        keyless = self.qkv_bias and not self.key_bias
+        per_head = self.sinks + self.relative_buckets
+        missing = self.kv_heads * self.head_dim * keyless
+        return self.qk_norm + index_norm + self.heads * per_head - missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +184,7 @@ class LatentAttention:
 
 @dataclass(frozen=True, slots=True)
 class CompressedAttention:
-    """One shared key-value head, kept for a window and, beyond it, pooled ``ratio`` tokens at a time.
+    """One shared key-value head: a window of tokens, and before it pools of ``ratio`` tokens.
 
     Queries and output go through low ranks, the output in ``groups`` of heads. ``ratio = 0`` is the
     window alone; an ``indexer`` (over pooled keys, which then overlap) selects what is read.
@@ -202,11 +200,6 @@ class CompressedAttention:
     ratio: int = 0
     indexer: Indexer | None = None
 
-    @property
-    def overlap(self) -> int:
-        """Pooled keys that one token contributes to."""
-        return 2 if self.indexer else 1
-
     def linears(self, hidden: int) -> tuple[Linear, ...]:
         """Query, key-value, grouped output; pooled values with their weights; indexer."""
         query, ranks = Dim(self.heads * self.head_dim, self.heads), self.groups * self.o_rank
@@ -220,19 +213,19 @@ class CompressedAttention:
         )
         if not self.ratio:
             return maps
-        pooled = Dim(self.overlap * self.head_dim)
+        pooled = Dim((2 if self.indexer else 1) * self.head_dim)
         maps += (Linear("pool_proj", Dim(hidden), (pooled, pooled), "attention"),)
         if self.indexer is None:
             return maps
-        keys = Dim(self.overlap * self.indexer.head_dim)
+        keys = Dim(2 * self.indexer.head_dim)
         index = Linear("index_pool_proj", Dim(hidden), (keys, keys), "attention")
-        query_map, _, weights = self.indexer.linears(hidden, self.q_rank)
-        return (*maps, index, query_map, weights)
+        query_map, _, *weights = self.indexer.linears(hidden, self.q_rank)
+        return (*maps, index, query_map, *weights)
 
     def small_elements(self, hidden: int) -> int:
-        """Norms, sinks, and a bias per position inside a pool."""
-        dims = (self.head_dim, self.indexer.head_dim if self.indexer else 0) if self.ratio else ()
-        pools = sum(dim * (1 + self.ratio * self.overlap) for dim in dims)
+        """Norms, sinks, and a bias per position inside a pool (selected pools overlap by half)."""
+        index, overlap = (self.indexer.head_dim, 2) if self.indexer else (0, 1)
+        pools = (self.head_dim + index) * (1 + self.ratio * overlap) if self.ratio else 0
         return self.q_rank + self.head_dim + self.heads + pools
 
 
@@ -373,10 +366,8 @@ class MoeFfn:
         router = Linear("router", Dim(hidden), (Dim(self.experts),), "router", self.router_bias)
         latent: tuple[Linear, ...] = ()
         if self.latent:
-            latent = (
-                Linear("latent_down", Dim(hidden), (Dim(self.latent),), "ffn"),
-                Linear("latent_up", Dim(self.latent), (Dim(hidden),), "ffn"),
-            )
+            down = Linear("latent_down", Dim(hidden), (Dim(self.latent),), "ffn")
+            latent = (down, Linear("latent_up", Dim(self.latent), (Dim(hidden),), "ffn"))
         if not self.shared_inner:
             return (router, *latent)
         gated = self.gated if self.shared_gated is None else self.shared_gated

@@ -1,8 +1,8 @@
 """Networks that are not a stack of equal layers: CNN, UNet and DiT as a flat list of operators.
 
-A family (``families/unet.py``, ``families/cnn.py``) builds the list for one input size; every node
-knows its parameters and the rows it is applied to, so FLOPs and bytes follow by the same formulas as
-for language models.
+`perfmodel.models.families.graphs` builds the list for one input size; every node knows its
+parameters and the rows it is applied to, so FLOPs and bytes follow by the same formulas as for
+language models.
 """
 
 from __future__ import annotations

@@ -128,27 +128,35 @@ def _fetch(name: str) -> Path:
 
 
 def _parsed(path: Path) -> dict[str, object]:
+    content = _content(path)
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise DataError(f"{path}: not a regular file")
-        if size > MAX_BYTES:
-            raise DataError(
-                f"{path}: {size:,} bytes is no configuration (limit {MAX_BYTES:,}); "
-                "give the config.json, not the weights"
-            )
-        table: object = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        table: object = json.loads(content)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         ) from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (RecursionError, ValueError) as error:
         raise DataError(f"{path}: not a JSON text ({type(error).__name__})") from None
     if not isinstance(table, dict):
         raise DataError(f"{path}: holds a {type(table).__name__}, must be a JSON object")
     return cast("dict[str, object]", table)
+
+
+def _content(path: Path) -> str:
+    try:
+        size, regular = path.stat().st_size, path.is_file()
+        if regular and size <= MAX_BYTES:
+            return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a JSON text (not UTF-8)") from None
+    if not regular:
+        raise DataError(f"{path}: not a regular file")
+    raise DataError(
+        f"{path}: {size:,} bytes is no configuration (limit {MAX_BYTES:,}); "
+        "give the config.json, not the weights"
+    )
 
 
 def _nested(table: Mapping[str, object], key: str, where: object) -> dict[str, object]:
@@ -172,7 +180,9 @@ def checkpoint_scheme(table: Mapping[str, object], where: str) -> str:
     for part in (table, text):
         quantization = _nested(part, "quantization_config", where)
         if quantization:
-            return _quantised(quantization, where)
+            found = _quantised(quantization, where)
+            # DeepSeek-V4: experts in MXFP4 inside a checkpoint that calls itself fp8
+            return "w4a8_mxfp4_mxfp8" if part.get("expert_dtype") == "fp4" else found
     for part in (table, text):
         dtype = part.get("dtype") or part.get("torch_dtype")
         if dtype is not None:

@@ -77,6 +77,18 @@ def window_keys(new: Numeric, past: Numeric, window: Numeric) -> Numeric:
     return xp.minimum(past + new, window + new - 1)
 
 
+@formula("keys", COUNT)
+def chunk_keys(new: Numeric, past: Numeric, window: Numeric) -> Numeric:
+    """Cached tokens one sequence reads [1] when keys never cross a border between chunks.
+
+    Examples
+    --------
+    >>> chunk_keys(1.0, 99.0, 64.0)
+    36.0
+    """
+    return past + new - xp.floor(past / window) * window
+
+
 @formula("flops", COUNT)
 def attention_flops(
     seqs: Numeric, pairs: Numeric, heads: Numeric, score_dim: Numeric, value_dim: Numeric

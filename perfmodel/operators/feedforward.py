@@ -75,9 +75,9 @@ def _exchange(step: StepContext, ffn: MoeFfn, count: Numeric, hidden: float) -> 
     """Token exchange when several attention ranks share experts.
 
     With ``ep > 1`` each token-expert pair travels to its expert and back (all-to-all), the
-    tensor-parallel ranks of a replica sending a share each. With ``ep = 1`` every rank holds a slice
-    of all experts, so all tokens are gathered and their results reduced. A single replica needs
-    neither: its ranks hold the same tokens and reduce once after the layer.
+    tensor-parallel ranks of a replica sending a share each. With ``ep = 1`` every rank holds a
+    slice of all experts, so all tokens are gathered and their results reduced. A single replica
+    needs neither: its ranks hold the same tokens and reduce once after the layer.
     """
     layout = step.layout
     replicas = layout.dp * layout.cp

@@ -50,7 +50,7 @@ def conv_flops(
 ) -> Numeric:
     """Work of a 2-D convolution as an implicit GEMM [FLOP].
 
-    ``rows`` output positions, ``inner`` input channels, ``cols`` output channels, a square kernel of
-    side ``kernel``, channels divided into ``groups``.
+    ``rows`` output positions, ``inner`` input channels, ``cols`` output channels, a square kernel
+    of side ``kernel``, channels divided into ``groups``.
     """
     return 2 * (inner / groups) * kernel**2 * cols * rows

@@ -1,4 +1,4 @@
-"""All operators of one step of a whole model: embedding, layers, head, and the collectives between."""
+"""All operators of one step of a model: embedding, layers, head, the collectives between."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ def step_operators(
 def _layer_operators(step: StepContext, layer: Layer, count: Numeric) -> Iterator[Operator]:
     hidden = step.hidden
     rows = step.rows / step.layout.tp if step.layout.sp else step.rows
-    yield step.pointwise("norm", count * layer.norms, 2 * hidden, 2 * hidden, rows)
+    residual = 2 * hidden * max(layer.streams, 1)
+    yield step.pointwise("norm", count * layer.norms, residual, residual, rows)
+    for linear in layer.hyper_linears(hidden):
+        yield step.gemm(linear, count)
     for mixer in (layer.mixer, layer.cross):
         if mixer is not None:
             yield from mixer_operators(step, mixer, count)
@@ -118,9 +121,9 @@ def _head_operators(step: StepContext, architecture: Architecture) -> list[Opera
     head = step.gemm(architecture.head_linear(), 1.0, rows=seqs)
     logits = seqs * (architecture.vocab * step.width)
     gather = _shared(step, "logits_all_gather", 1.0, "all_gather", logits)
-    sample = Operator("sample", "pointwise", 1.0, "fp32",
-                      pointwise_flops(seqs, architecture.vocab, 4.0),
-                      activation_bytes=pointwise_bytes(seqs, architecture.vocab, 1.0, _LOGIT_BYTES))  # fmt: skip
+    vocab = float(architecture.vocab)
+    sample = Operator("sample", "pointwise", 1.0, "fp32", pointwise_flops(seqs, vocab, 4.0),
+                      activation_bytes=pointwise_bytes(seqs, vocab, 1.0, _LOGIT_BYTES))  # fmt: skip
     norm = step.pointwise("final_norm", 1.0, step.hidden, step.hidden)
     return [norm, head, *gather, sample]
 
@@ -162,7 +165,8 @@ def _node_operator(node: GraphNode, samples: Numeric, precision: Precision) -> O
         rows, inner, cols = samples * node.rows, float(node.inputs), float(node.outputs)
         return Operator(node.name, "gemm", count, math, gemm_flops(rows, inner, cols),
                         weight_bytes=gemm_weight_bytes(inner, cols, width),
-                        activation_bytes=gemm_activation_bytes(rows, inner, cols, width, width))  # fmt: skip
+                        activation_bytes=gemm_activation_bytes(
+                            rows, inner, cols, width, width))  # fmt: skip
     if isinstance(node, Attend):
         pairs = cores.full_pairs(float(node.queries), float(node.keys - node.queries))
         dims = (float(node.heads), float(node.head_dim), float(node.head_dim))
@@ -171,6 +175,6 @@ def _node_operator(node: GraphNode, samples: Numeric, precision: Precision) -> O
                         kv_bytes=2 * samples * node.keys * node.heads * node.head_dim * width,
                         activation_bytes=cores.attention_activation_bytes(
                             samples, float(node.queries), *dims, width))  # fmt: skip
-    return Operator(node.name, "pointwise", count, "fp32",
-                    pointwise_flops(samples, float(node.size), 4.0),
-                    activation_bytes=pointwise_bytes(samples, float(node.size), float(node.size), width))  # fmt: skip
+    size = float(node.size)
+    return Operator(node.name, "pointwise", count, "fp32", pointwise_flops(samples, size, 4.0),
+                    activation_bytes=pointwise_bytes(samples, size, size, width))  # fmt: skip

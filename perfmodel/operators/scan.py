@@ -27,7 +27,7 @@ def ssm_flops(rows: Numeric, inner: Numeric, state: Numeric) -> Numeric:
 
 @formula("flops", "operation count of a depthwise convolution")
 def short_conv_flops(rows: Numeric, inner: Numeric, kernel: Numeric) -> Numeric:
-    """Work of a causal depthwise convolution over ``inner`` channels with ``kernel`` taps [FLOP]."""
+    """Work of a causal depthwise convolution of ``inner`` channels, ``kernel`` taps [FLOP]."""
     return 2 * inner * kernel * rows
 
 

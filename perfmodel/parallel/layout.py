@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from hwdb.records import Numeric
 from perfmodel.core.types import Reason
 from perfmodel.models.architecture import Architecture, moe_layers
-from perfmodel.models.blocks import LatentAttention, MoeFfn, SoftmaxAttention
+from perfmodel.models.blocks import GatedDelta, Mamba, MoeFfn
 from perfmodel.parallel.shard import expert_tensor_parallel, layout_gpus
 
 
@@ -56,7 +56,7 @@ def illegal(architecture: Architecture, layout: Layout) -> list[tuple[Any, str, 
         mask = np.mod(float(units), size) != 0
         broken.append((mask, f"{name}={_shown(size)} does not divide {units} {what}",
                        f"{name} of {', '.join(map(str, _divisors(units)))}"))  # fmt: skip
-    deep = layout.pp > architecture.layers
+    deep = layout.pp > max(architecture.layers, 1)
     broken.append((deep, f"pp={_shown(layout.pp)} exceeds {architecture.layers} layers",
                    f"pp up to {architecture.layers}"))  # fmt: skip
     if moe_layers(architecture):
@@ -83,7 +83,8 @@ def legal_sizes(architecture: Architecture, name: str, most: int) -> list[int]:
     """Sizes of one dimension (others 1, ``ep`` with enough ``dp``) that the model can take."""
     sizes: list[int] = []
     for size in range(1, most + 1):
-        layout = Layout(**({name: size} if name != "ep" else {"ep": size, "dp": size}))
+        sizes_of = {name: float(size)} if name != "ep" else {"ep": float(size), "dp": float(size)}
+        layout = replace(Layout(), **sizes_of)
         if int(legal(architecture, layout)) == Reason.OK:
             sizes.append(size)
     return sizes
@@ -94,11 +95,12 @@ def _granules(architecture: Architecture) -> list[tuple[str, int, str]]:
     found: dict[tuple[str, int, str], None] = {}
     for layer, _ in architecture.distinct():
         for mixer in (layer.mixer, layer.cross):
-            if isinstance(mixer, (SoftmaxAttention, LatentAttention)):
-                found["tp", mixer.heads, "attention heads"] = None
+            if isinstance(mixer, GatedDelta):
+                found["tp", mixer.value_heads, "value heads"] = None
+            elif isinstance(mixer, Mamba):
+                found["tp", mixer.heads or mixer.inner, "mixer heads"] = None
             elif mixer is not None:
-                heads = getattr(mixer, "value_heads", 0) or getattr(mixer, "heads", 0)
-                found["tp", heads or mixer.conv_channels, "mixer heads"] = None
+                found["tp", mixer.heads, "attention heads"] = None
         if isinstance(layer.ffn, MoeFfn):
             found["ep", layer.ffn.experts, "experts"] = None
     return list(found)

@@ -1,12 +1,13 @@
 """`sweep`: a grid of scenarios as named broadcast axes, evaluated in cache-sized blocks.
 
-Numbers vary inside one array call; kinds (model, GPU, formats) are looped over outside. The product is
-never materialised on the way in: an axis is an array of its own shape, so a formula that depends on
-two axes costs their product and no more. Infeasible points are nan with a ``reason`` code.
+Numbers vary inside one array call; kinds (model, GPU, formats) are looped over outside. The product
+is never materialised on the way in: an axis is an array of its own shape, so a formula that depends
+on two axes costs their product and no more. Infeasible points are nan with a ``reason`` code.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from perfmodel.scenario.estimate import estimate
 from perfmodel.scenario.scenario import KINDS, NUMBERS
 from perfmodel.serving.metric import METRICS
 
-# Points evaluated at once: large enough to hide Python, small enough that a step's arrays stay in L2.
+# Points evaluated at once: enough to hide Python, few enough that a step's arrays stay in L2.
 BLOCK = 16384
 
 
@@ -48,13 +49,15 @@ class Sweep:
     def to_frame(self) -> Any:
         """Tidy pandas frame: one row per point, axes first (imports pandas)."""
         try:
-            import pandas as pd
+            pandas: Any = importlib.import_module("pandas")
         except ImportError:
             raise UsageError(
                 "to_frame() needs pandas: pip install 'perfmodel[distributed]'"
             ) from None
-        index = pd.MultiIndex.from_product(list(self.axes.values()), names=list(self.axes))
-        frame = pd.DataFrame({name: col.ravel() for name, col in self.columns.items()}, index=index)
+        index = pandas.MultiIndex.from_product(list(self.axes.values()), names=list(self.axes))
+        frame = pandas.DataFrame(
+            {name: col.ravel() for name, col in self.columns.items()}, index=index
+        )
         frame = frame.reset_index() if self.axes else frame
         frame["reason"] = [Reason(int(code)).name.lower() for code in frame["reason"]]
         return frame
@@ -93,16 +96,20 @@ def sweep(*, columns: Sequence[str] | None = None, **question: Any) -> Sweep:
         if name not in known:
             raise UsageError(f"no result column {name!r}{near(name, known)}")
     overrides = dict(question.pop("set", {}))
+    question = {name: value for name, value in question.items() if value is not None}
     kinds = _axes(question, KINDS)
     numbers = _axes(question, NUMBERS) | _axes(overrides, tuple(overrides))
     fixed = {name: value for name, value in question.items() if name not in (kinds | numbers)}
-    axes = {**{name: list(values) for name, values in kinds.items()},
-            **{name: np.asarray(values, dtype=np.float64).tolist() for name, values in numbers.items()}}  # fmt: skip
+    axes: dict[str, list[Any]] = {name: list(values) for name, values in kinds.items()}
+    for name, values in numbers.items():
+        axes[name] = np.asarray(values, dtype=np.float64).tolist()
     shape = tuple(len(values) for values in axes.values())
     table = {name: np.full(shape, np.nan) for name in (*wanted, "reason")}
     lengths = tuple(len(values) for values in numbers.values())
     for position in itertools.product(*(range(len(values)) for values in kinds.values())):
-        chosen = {name: values[i] for (name, values), i in zip(kinds.items(), position, strict=True)}
+        chosen = {
+            name: values[i] for (name, values), i in zip(kinds.items(), position, strict=True)
+        }
         for block in _blocks(lengths):
             _fill(table, position, block, {**fixed, **chosen}, numbers, overrides, wanted)
     return Sweep(axes, table)
@@ -129,13 +136,14 @@ def _axes(question: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Fields that are lists or arrays."""
     found: dict[str, Any] = {}
     for name in names:
-        value = question.get(name)
-        if isinstance(value, (list, tuple, range)) or np.ndim(value) == 1:
-            if len(value) == 0:  # pyright: ignore[reportArgumentType]
+        value: Any = question.get(name, 0)
+        dimensions = np.ndim(value)
+        if dimensions > 1:
+            raise UsageError(f"axis {name} must have one dimension, has {dimensions}")
+        if dimensions == 1:
+            if len(value) == 0:
                 raise UsageError(f"axis {name} is empty")
             found[name] = value
-        elif np.ndim(value) > 1:
-            raise UsageError(f"axis {name} must have one dimension, has {np.ndim(value)}")
     return found
 
 

@@ -62,7 +62,7 @@ def step_parts(step: Step) -> dict[str, float]:
 
 
 def tpot_parts(answer: Estimate) -> dict[str, float]:
-    """TPOT by resource, other users' prefills as one part [s]; sums to TPOT (or to a single pass)."""
+    """TPOT (or a single pass) by resource, other users' prefills as one part [s]."""
     steady = answer.steady
     assert steady is not None
     parts = step_parts(steady.decode)

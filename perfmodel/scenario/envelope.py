@@ -10,6 +10,7 @@ import hwdb
 from hwdb.records import Calibration, Cited
 from hwdb.units import show
 from perfmodel.core.errors import ValidityError
+from perfmodel.core.version import VERSION
 from perfmodel.scenario import breakdown
 from perfmodel.scenario.estimate import Estimate, estimate_resolved
 from perfmodel.time.machine import machine
@@ -30,8 +31,6 @@ def envelope(answer: Estimate, *, strict: bool = False) -> dict[str, Any]:
     perfmodel.core.errors.ValidityError
         ``strict`` and the answer rests on uncalibrated efficiencies.
     """
-    import perfmodel
-
     checked = validity(answer)
     if strict and not checked["calibrated"]:
         raise ValidityError(checked["note"])
@@ -49,7 +48,7 @@ def envelope(answer: Estimate, *, strict: bool = False) -> dict[str, Any]:
         }
     return {
         "schema": SCHEMA,
-        "tool": f"perfmodel {perfmodel.__version__}",
+        "tool": f"perfmodel {VERSION}",
         "inputs": inputs(answer),
         "results": results,
         "breakdown": _breakdown(answer),
@@ -102,8 +101,8 @@ def validity(answer: Estimate) -> dict[str, Any]:
         return {"calibrated": True, "note": f"calibrated: {calibration.name}", "interval": {}}
     return {
         "calibrated": False,
-        "note": f"uncalibrated: efficiencies are literature defaults ({calibration.id}); the interval "
-        "puts all of them at their favourable or unfavourable bound",
+        "note": "uncalibrated: efficiencies are defaults from the literature; the interval puts "
+        "all of them at their favourable or unfavourable bound",
         "interval": interval(answer),
     }
 
@@ -127,6 +126,10 @@ def warnings(answer: Estimate) -> list[str]:
         said.append(f"modified values: {', '.join(resolved.modified)}")
     if resolved.price.value is None:
         said.append(resolved.price.source)
+    limit = resolved.machine.gpu.power.tdp
+    if not limit.known:
+        said.append(f"no power and energy: {limit.where} is unknown ({limit.unknown}); "
+                    "give --set gpu.power.tdp='700 W'")  # fmt: skip
     scenario = resolved.scenario
     if answer.steady is not None and scenario.max_concurrency is not None:
         users = float(answer.steady.users) * float(answer.steady.lanes)
@@ -145,8 +148,8 @@ def _breakdown(answer: Estimate) -> dict[str, Any]:
     return {
         "tpot_ms": {name: value * 1e3 for name, value in breakdown.tpot_parts(answer).items()},
         "ttft_ms": {
-            "queue": float(steady.queue_time) * 1e3,
-            "prefill": float(steady.prefill_time) * 1e3,
+            "queue": _finite(float(steady.queue_time) * 1e3),
+            "prefill": _finite(float(steady.prefill_time) * 1e3),
         },
         "mixed_step_share": float(steady.mixed_share),
         "chunk_tokens": float(steady.chunk),

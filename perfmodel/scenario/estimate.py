@@ -27,7 +27,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the scenario is possible: a reason code, one line saying why not, and what would be."""
+    """Whether the scenario is possible: a reason code, one line why not, and what would be."""
 
     reason: Any
     message: str = ""
@@ -317,8 +317,8 @@ def _verdict(resolved: Resolved, memory: Footprint) -> Verdict:
     )
     if resolved.architecture.encoder is None:
         checks.append((wanted > limit, Reason.CONTEXT,
-                       f"isl + osl = {_number(wanted)} tokens exceed the context of {_number(limit)}",
-                       f"at most {_number(limit)} tokens"))  # fmt: skip
+                       f"{_number(wanted)} tokens (isl + osl) exceed the context of "
+                       f"{_number(limit)}", f"at most {_number(limit)} tokens"))  # fmt: skip
     checks.append((~np.asarray(memory.fits), Reason.MEMORY, *_shortage(resolved, memory)))
     reason: Any = int(Reason.OK)
     said = ("", "")
@@ -339,7 +339,7 @@ def _shortage(resolved: Resolved, memory: Footprint) -> tuple[str, str]:
     message = (
         f"does not fit: needs {need / 1e9:.1f} GB per GPU (weights {memory.weights / 1e9:.1f}, "
         f"cache of one sequence {memory.longest / 1e9:.1f}), {resolved.machine.gpu.id} has "
-        f"{resolved.machine.capacity / 1e9:.0f} GB x {resolved.scenario.gpu_memory_utilization:g} usable"
+        f"{have / 1e9:.1f} GB usable of {resolved.machine.capacity / 1e9:.0f} GB"
     )
     return message, _smallest_layout(resolved, float(have))
 
@@ -358,10 +358,10 @@ def _smallest_layout(resolved: Resolved, have: float) -> str:
 
 
 def _saturation(resolved: Resolved, steady: Steady) -> tuple[str, str]:
-    rate = resolved.scenario.request_rate
+    rate, gpus = resolved.scenario.request_rate, resolved.layout.gpus * replicas(resolved)
     return (
-        f"{_number(rate)} requests/s exceed what {_number(resolved.layout.gpus * replicas(resolved))} "
-        f"GPUs can serve: the queue grows without bound",
+        f"{_number(rate)} requests/s exceed what {_number(gpus)} GPU(s) can serve: "
+        f"the queue grows without bound",
         "more replicas (--num-gpus) or a lower --request-rate",
     )
 

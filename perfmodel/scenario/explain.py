@@ -1,21 +1,22 @@
 """`explain`: the chain of formulas, numbers and sources behind one result.
 
-The answer is computed once more under `recording`; because formulas hand each other the very objects
-they return, a recorded argument leads back to the call (or the datasheet value) it came from. The
-result is a tree: formula, LaTeX, arguments with units, each argument explained in turn.
+The answer is computed once more under `recording`; because formulas hand each other the very
+objects they return, a recorded argument leads back to the call (or the datasheet value) it came
+from. The result is a tree: formula, LaTeX, arguments with units, each argument explained in turn.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import hwdb
-from hwdb.records import Cited, Numeric
+from hwdb.records import Cited, Numeric, UnknownValue
 from hwdb.units import show
-from perfmodel.core.errors import UsageError, near
+from perfmodel.core.errors import MissingDataError, UsageError, near
 from perfmodel.core.formula import Call, recording
 from perfmodel.core.symbols import SYMBOLS
 from perfmodel.scenario.estimate import Estimate, estimate
@@ -85,7 +86,8 @@ class Node:
         seen = set() if seen is None else seen
         row = SYMBOLS[self.symbol]
         plain: dict[str, Any] = {
-            "symbol": self.symbol, "meaning": row.meaning, "unit": row.unit, "value": self.value,
+            "symbol": self.symbol, "meaning": row.meaning, "unit": row.unit,
+            "value": self.value if math.isfinite(self.value) else None,
             "formula": self.formula, "expression": self.expression, "latex": self.latex,
             "source": self.source,
         }  # fmt: skip
@@ -121,6 +123,8 @@ def explain(
     ------
     perfmodel.core.errors.UsageError
         Unknown metric, or a question that `estimate` refuses.
+    perfmodel.core.errors.MissingDataError
+        The database lacks a fact that the metric needs.
 
     Examples
     --------
@@ -133,10 +137,13 @@ def explain(
         raise UsageError(f"nothing to explain called {metric!r}{near(name, CHAINS)}; "
                          f"choose from {', '.join(CHAINS)}")  # fmt: skip
     with recording() as trace:
-        answer = estimate(scenario if scenario is not None else Scenario(**question))
+        answer = estimate(scenario, **question)
         owner, attribute = CHAINS[name]
         holder = getattr(answer, owner) if owner else answer
-        target = None if holder is None or answer.steady is None else getattr(holder, attribute)
+        try:
+            target = None if holder is None or answer.steady is None else getattr(holder, attribute)
+        except UnknownValue as error:
+            raise MissingDataError(str(error)) from None
     origin = _Origins(trace.calls, answer)
     chain = None if target is None else origin.node(_result_symbol(origin, target), target)
     return Explanation(name, answer, chain, _operator_chains(origin, answer))

@@ -9,9 +9,9 @@ from typing import Any
 
 import hwdb
 from hwdb.load import NotFound, modify
-from hwdb.records import Calibration, Gpu, Node, Numeric
+from hwdb.records import Gpu, Numeric, UnknownValue
 from hwdb.units import UnitError
-from perfmodel.core.errors import DataError, UsageError, near
+from perfmodel.core.errors import DataError, MissingDataError, UsageError, near
 from perfmodel.core.precision import Precision, scheme
 from perfmodel.models import preset
 from perfmodel.models.architecture import Architecture
@@ -49,19 +49,21 @@ def resolve(scenario: Scenario) -> Resolved:
     ------
     UsageError
         Unknown names (the nearest are listed), unreadable files, bad overrides.
+    MissingDataError
+        The database lacks a fact about the wires.
     """
     scenario.check()
     architecture, checkpoint, source = load_model(scenario.model, scenario.ignore)
     precision = scheme(scenario.quantization, scenario.dtype, checkpoint)
     precision = precision.with_kv(scenario.kv_cache_dtype)
-    gpu, node, calibration = _hardware(scenario)
+    hardware = _hardware(scenario)
     return Resolved(
         scenario,
         architecture,
         precision,
         _layout(scenario),
-        machine(gpu, node, calibration),
-        _price(scenario, gpu),
+        hardware,
+        _price(scenario, hardware.gpu),
         source,
         tuple(scenario.set),
     )
@@ -72,6 +74,8 @@ def load_model(name: str, ignore: tuple[str, ...] = ()) -> tuple[Architecture, s
 
     A name is a preset first, then a file or folder, then a hub id.
     """
+    if not name.strip():
+        raise DataError("the name of the model is empty (perfmodel model ls)")
     found = preset.find(name)
     if found is not None:
         known = preset.load(found)
@@ -111,7 +115,8 @@ def _floats(value: Numeric) -> Numeric:
     return value * 1.0
 
 
-def _hardware(scenario: Scenario) -> tuple[Gpu, Node, Calibration]:
+def _hardware(scenario: Scenario) -> Machine:
+    """GPU in its node with the overrides applied."""
     try:
         gpu = hwdb.gpu(scenario.gpu)
         node = hwdb.node(scenario.node or gpu.node)
@@ -121,10 +126,15 @@ def _hardware(scenario: Scenario) -> tuple[Gpu, Node, Calibration]:
             head, _, rest = path.partition(".")
             if head not in parts or not rest:
                 raise UsageError(f"--set {path}: starts with none of gpu., node., calibration.")
-            parts[head] = modify(parts[head], rest, value)
-    except (NotFound, UnitError, hwdb.HwdbError) as error:
+            try:
+                parts[head] = modify(parts[head], rest, value)
+            except UnitError as error:
+                raise DataError(f"--set {path}: {error}") from None
+        return machine(**parts)
+    except UnknownValue as error:
+        raise MissingDataError(str(error)) from None
+    except (NotFound, hwdb.HwdbError) as error:
         raise DataError(str(error).splitlines()[0]) from None
-    return parts["gpu"], parts["node"], parts["calibration"]
 
 
 def _price(scenario: Scenario, gpu: Gpu) -> Price:
@@ -135,6 +145,8 @@ def _price(scenario: Scenario, gpu: Gpu) -> Price:
         offers = hwdb.prices(gpu.id).offers
     except NotFound:
         return Price(None, f"no offer for {gpu.id} in the database; give --price USD_PER_HOUR")
+    except hwdb.HwdbError as error:
+        raise DataError(str(error).splitlines()[0]) from None
     rents = [
         (float(offer.rent.value) / offer.gpus, offer)
         for offer in offers

@@ -1,8 +1,9 @@
 """`Scenario`: one question, in the words users already know (vLLM's flags), numbers or arrays.
 
-Every field is a command-line flag, a keyword of `perfmodel.estimate`, and a key of ``scenario.toml``.
-Kinds (model, GPU, formats) are names; numbers may be arrays that broadcast together: the same object
-is one configuration or a million. `check` finds what is wrong before anything is computed.
+Every field is a command-line flag, a keyword of `perfmodel.estimate`, and a key of
+``scenario.toml``. Kinds (model, GPU, formats) are names; numbers may be arrays that broadcast
+together: the same object is one configuration or a million. `check` finds what is wrong before
+anything is computed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -161,5 +162,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return int(value)
     if isinstance(value, tuple):
-        return list(value)
+        return list(cast("tuple[Any, ...]", value))
     return value

@@ -7,7 +7,7 @@ the stages); each is one *lane* with its share of the users and the step time of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hwdb.records import Numeric
@@ -22,9 +22,8 @@ from perfmodel.serving import steady
 from perfmodel.step.step import Detail, Step, run_step
 from perfmodel.time.machine import Machine
 
-# The running batch decides the step time and the step time the running batch; the second pass
-# already moves results by well under a percent.
-_PASSES = 2
+# From one running sequence up: each pass closes most of the gap to the fixed point.
+_OPEN_PASSES = 3
 # An osl of 1 has no decode step; a vanishing positive number keeps the formulas finite.
 _NO_STEPS = 1e-9
 
@@ -78,11 +77,14 @@ class Steady:
     """Steady state of the deployment (numbers or arrays; seconds, tokens per second).
 
     ``lanes`` run at once; ``occupancy`` is their share of the lanes the deployment has.
+    ``mixed_share`` is the share of the steps a decoding user waits for that carry others' prompts,
+    ``prefill_share`` the share of a lane's time that goes to steps with prompts, his own included.
     """
 
     decode: Step
     mixed: Step
     mixed_share: Numeric
+    prefill_share: Numeric
     running: Numeric
     users: Numeric
     chunk: Numeric
@@ -102,9 +104,11 @@ class Steady:
         return self.average(lambda step: step.time)
 
     def average(self, part: Callable[[Step], Numeric]) -> Numeric:
-        """Mean of a step's quantity over plain and mixed steps, each by its share."""
+        """Mean of a step's quantity over a lane's plain and mixed steps, each by its number."""
         plain, mixed = part(self.decode), part(self.mixed)
-        return plain + self.mixed_share * (mixed - plain)
+        mixed_steps = self.prefill_share / self.mixed.time
+        plain_steps = (1 - self.prefill_share) / self.decode.time
+        return (plain_steps * plain + mixed_steps * mixed) / (plain_steps + mixed_steps)
 
 
 def single_pass(system: System, tokens: Numeric, batch: Numeric) -> Steady:
@@ -115,9 +119,10 @@ def single_pass(system: System, tokens: Numeric, batch: Numeric) -> Steady:
         step = _run(system, (group,), system.detail)
     none = float("nan")
     return Steady(
-        decode=step, mixed=step, mixed_share=0.0, running=batch / lanes, users=batch / lanes,
-        chunk=tokens, prefill_time=step.time, queue_time=0.0, ttft=step.time, tpot=none,
-        e2el=step.time, request_rate=batch / step.time, lanes=lanes,
+        decode=step, mixed=step, mixed_share=0.0, prefill_share=1.0,
+        running=batch / lanes, users=batch / lanes, chunk=tokens,
+        prefill_time=step.time, queue_time=0.0, ttft=step.time, tpot=none, e2el=step.time,
+        request_rate=batch / step.time, lanes=lanes,
         occupancy=lanes / _lanes(system), saturated=False,
     )  # fmt: skip
 
@@ -144,7 +149,7 @@ def _lanes(system: System) -> Numeric:
 
 
 def _limit(system: System) -> Numeric:
-    """Most sequences one lane may hold: the engine's limit, the cache shared by the stages' lanes."""
+    """Most sequences a lane may hold: the engine's limit; the cache, shared by stages' lanes."""
     cached = xp.floor(system.footprint.max_seqs / system.layout.pp)
     return xp.maximum(xp.minimum(system.max_num_seqs, cached), 1.0)
 
@@ -153,31 +158,35 @@ def _closed(system: System, load: Load, lanes: Numeric, concurrency: Numeric) ->
     prompt, steps = load.prompt, load.decode_steps
     users = xp.minimum(concurrency, _limit(system))
     most = xp.minimum(users, steady.budget_running(system.budget, prompt, steps))
-    running = most
-    for last_pass in _passes(_PASSES):
-        point = _steps(system, load, running, running * (users - 1) / users, last_pass)
-        residence = steady.closed_residence(users, point.prefill, point.slot, steps, point.tpot)
-        last, running = (
-            running,
-            xp.minimum(most, steady.closed_running(users, residence, steps, point.tpot)),
-        )
+    others = (users - 1) / users
+
+    def settle(running: Numeric, detail: Detail) -> tuple[_Point, Numeric]:
+        point = _steps(system, load, running, running * others, detail)
+        return point, steady.closed_residence(users, point.prefill, point.slot, steps, point.tpot)
+
+    point, residence = settle(most, "time")
+    # The running batch decides the step times and they decide the running batch; one correction
+    # moves results by less than a percent, a second one by nothing a reader would see.
+    running = xp.minimum(most, steady.closed_running(users, residence, steps, point.tpot))
+    point, residence = settle(running, system.detail)
     rate = steady.closed_rate(users, residence, steps, point.tpot)
     wait = steady.admission_wait(concurrency, users, rate)
-    return _result(system, point, load, last, users, residence, wait, rate * lanes, lanes, False)
+    return _result(system, point, load, running, users, residence, wait, rate * lanes, lanes, False)
 
 
 def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
     prompt, steps = load.prompt, load.decode_steps
     limit = xp.minimum(_limit(system), steady.budget_running(system.budget, prompt, steps))
     running = xp.minimum(limit, 1.0)
-    for last_pass in _passes(2 * _PASSES):
-        point = _steps(system, load, running, running, last_pass)
-        wanted = steady.open_running(rate, steps, point.tpot)
-        last, running = running, xp.minimum(limit, wanted)
+    for _ in range(_OPEN_PASSES):
+        point = _steps(system, load, running, running, "time")
+        running = xp.minimum(limit, steady.open_running(rate, steps, point.tpot))
+    point = _steps(system, load, running, running, system.detail)
+    wanted = steady.open_running(rate, steps, point.tpot)
     wait = steady.open_wait(rate, point.slot)
     saturated = (rate * point.slot >= 1) | (wanted > limit)
     return _result(
-        system, point, load, last, limit, point.prefill, wait, rate * lanes, lanes, saturated
+        system, point, load, running, limit, point.prefill, wait, rate * lanes, lanes, saturated
     )
 
 
@@ -194,18 +203,13 @@ class _Point:
     slot: Numeric
 
 
-def _passes(count: int) -> Iterator[bool]:
-    return (index == count - 1 for index in range(count))
-
-
-def _steps(
-    system: System, load: Load, running: Numeric, others: Numeric, last_pass: bool
-) -> _Point:
-    detail: Detail = system.detail if last_pass else "time"
+def _steps(system: System, load: Load, running: Numeric, others: Numeric, detail: Detail) -> _Point:
     chunk = steady.chunk_tokens(system.budget, running, load.prompt, load.decode_steps)
     new = xp.minimum(chunk, load.prompt)
     past = load.prefix + (load.prompt - new) / 2  # mean over a prompt's chunks, exact for its pairs
-    decoding = TokenGroup(running, 1.0, load.context, "decode", load.encoder_tokens)
+    # A step that gives a user his token holds him and the others; an osl of 1 has no such step.
+    seen = xp.minimum(load.decode_steps, 1.0) + others
+    decoding = TokenGroup(seen, 1.0, load.context, "decode", load.encoder_tokens)
     prompts = TokenGroup(
         chunk / new, new, past, "prefill", load.encoder_tokens, load.encoder_tokens
     )
@@ -238,6 +242,7 @@ def _result(
         decode=point.decode,
         mixed=point.mixed,
         mixed_share=point.share,
+        prefill_share=xp.minimum(request_rate / lanes * point.slot, 1.0),
         running=running,
         users=users,
         chunk=point.chunk,

@@ -16,7 +16,7 @@ from perfmodel.core import xp
 from perfmodel.core.formula import formula
 
 SARATHI = "Agrawal et al., Sarathi-Serve, arXiv 2403.02310, section 4 (stall-free batching)"
-MVA = "Schweitzer's approximate mean value analysis; Lazowska et al., Quantitative System Performance (1984), ch. 6"
+MVA = "Schweitzer's approximate MVA; Lazowska et al., Quantitative System Performance, 1984, ch. 6"
 LITTLE = "Little's law"
 MD1 = "Pollaczek-Khinchine, deterministic service"
 
@@ -47,8 +47,8 @@ def mixed_step_share(
 ) -> Numeric:
     """Share of steps that carry other users' prompt tokens [1].
 
-    Per step ``others / decode_steps`` of the other requests finish and are replaced by new prompts; a
-    user's own prompt does not delay his own decoding.
+    Per step ``others / decode_steps`` of the other requests finish and are replaced by new prompts;
+    a user's own prompt does not delay his own decoding.
     """
     return xp.minimum(others / decode_steps * prompt / chunk, 1.0)
 
@@ -59,8 +59,8 @@ def mean_tpot(decode_time: Numeric, mixed_time: Numeric, mixed_share: Numeric) -
 
     Examples
     --------
-    >>> mean_tpot(0.01, 0.03, 0.5)
-    0.02
+    >>> mean_tpot(0.25, 0.75, 0.5)
+    0.5
     """
     return decode_time + mixed_share * (mixed_time - decode_time)
 
@@ -85,11 +85,12 @@ def closed_residence(
     """Mean time in the prefill station with ``users`` requests circulating [s].
 
     Solves R = S + s (N - 1) R / (R + Z) with S the prefill latency, s the slot and Z the decoding
-    time: an arriving prompt finds the (N - 1) others in the station in proportion to their time there.
+    time: an arriving prompt finds the (N - 1) others in the station in proportion to their time
+    there.
 
     Examples
     --------
-    >>> closed_residence(1.0, 0.5, 0.5, 100.0, 0.01)
+    >>> float(closed_residence(1.0, 0.5, 0.5, 100.0, 0.01))
     0.5
     """
     think = decode_steps * tpot

@@ -1,6 +1,7 @@
 """The one step function: any mix of token groups in, times, work and traffic out.
 
-Prefill, decode, a chunked mix and a speculative verify are different `TokenGroup`s of the same call.
+Prefill, decode, a chunked mix and a speculative verify are different `TokenGroup`s of the same
+call.
 """
 
 from __future__ import annotations

@@ -7,11 +7,10 @@ bandwidths), so that formulas see floats or arrays and know nothing about files.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import hwdb
 from hwdb.records import Calibration, Gpu, Node, Numeric
-from perfmodel.core.errors import InfeasibleError, near
+from perfmodel.core.errors import InfeasibleError
 from perfmodel.core.precision import Precision
 from perfmodel.core.types import Reason
 
@@ -59,7 +58,8 @@ class Machine:
     def peak(self, math: str, vector: bool = False) -> Numeric:
         """Dense rate of a datapath [FLOP/s].
 
-        Vector work falls back to the fp32 lanes; bf16 and fp16 matrix rates stand in for one another.
+        Vector work falls back to the fp32 lanes; bf16 and fp16 matrix rates stand in for one
+        another.
 
         Raises
         ------
@@ -71,14 +71,13 @@ class Machine:
         for name in (math, twins.get(math, math)):
             rate = rates.get(name)  # pyright: ignore[reportArgumentType, reportCallIssue]
             if rate is not None:
-                return cast(Numeric, rate.value)
+                return rate.value
         if not vector and math == "fp32" and "fp32" in self.gpu.vector:
             return self.gpu.vector["fp32"].value
         if vector:
             return self.peak("bf16") / _VECTOR_SHARE
         raise InfeasibleError(
-            f"{self.gpu.id} has no {math} matrix units (it has {', '.join(self.gpu.peak)})"
-            f"{near(math, self.gpu.peak)}",
+            f"{self.gpu.id} has no {math} matrix units (it has {', '.join(self.gpu.peak)})",
             Reason.DATAPATH.name.lower(),
             _narrower(math, self.gpu),
         )
@@ -105,11 +104,7 @@ def machine(gpu: Gpu, node: Node, calibration: Calibration) -> Machine:
     if node.scale_up is not None:
         fabric = hwdb.fabric(node.scale_up.fabric)
         own = gpu.scale_up is not None and gpu.scale_up.fabric == node.scale_up.fabric
-        port = (
-            cast(Numeric, gpu.scale_up.bandwidth.value)
-            if own and gpu.scale_up
-            else fabric.bandwidth.value
-        )
+        port = gpu.scale_up.bandwidth.value if own and gpu.scale_up else fabric.bandwidth.value
         domain = node.scale_up.domain.value
         topology = node.scale_up.topology
         inside = Wire(
@@ -128,7 +123,7 @@ def machine(gpu: Gpu, node: Node, calibration: Calibration) -> Machine:
 
 
 def _narrower(math: str, gpu: Gpu) -> str:
-    weight_only = {"fp8": "fp8_wo", "int4": "awq", "int8": "int8_wo", "fp4": "mxfp4 (weights only)"}
+    weight_only = {"fp8": "fp8_wo", "int4": "awq", "int8": "int8_wo", "fp4": "awq"}
     base = next((name for name in ("bf16", "fp16", "fp32") if name in gpu.peak), "")
     alternative = weight_only.get(math)
     if alternative:

@@ -1,8 +1,8 @@
 """Time of collectives: latency and bandwidth terms of each algorithm, and the best of them.
 
-``message`` is the buffer of one rank before the operation (after it for all-gather), ``latency`` one
-hop, ``link`` a device's bandwidth per direction into its fabric. A device-wide ``link`` assumes a
-switch or a full mesh; rings over fewer links appear as a lower ``link``.
+``message`` is the buffer of one rank before the operation (after it for all-gather), ``latency``
+one hop, ``link`` a device's bandwidth per direction into its fabric. A device-wide ``link`` assumes
+a switch or a full mesh; rings over fewer links appear as a lower ``link``.
 """
 
 from __future__ import annotations

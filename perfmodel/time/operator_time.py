@@ -56,7 +56,7 @@ def operator_time(machine: Machine, operator: Operator) -> OperatorTime:
 
 
 def collective_time(machine: Machine, operator: Operator) -> Numeric:
-    """Time of a collective over the scale-up domain and, beyond it, the network between nodes [s]."""
+    """Time of a collective in the scale-up domain and, beyond it, between nodes [s]."""
     if operator.collective is None or _all(operator.group <= 1):
         return 0.0
     achieved = machine.calibration
@@ -68,7 +68,7 @@ def collective_time(machine: Machine, operator: Operator) -> Numeric:
     if not _all(across <= 1):
         if machine.outside is None:
             raise InfeasibleError(
-                f"{machine.node.id} connects {machine.domain:g} GPUs and has no network between nodes",
+                f"{machine.node.id} connects {machine.domain:g} GPUs and has no outer network",
                 Reason.NODE.name.lower(),
                 f"at most {machine.domain:g} GPUs per group, or --node with a scale-out network",
             )

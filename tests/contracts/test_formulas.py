@@ -57,11 +57,13 @@ CANCELLING: dict[str, Callable[[Values], np.ndarray]] = {
     "closed_residence": lambda v: (
         v["prefill_time"] + v["prefill_slot"] * v["users"] + v["decode_steps"] * v["tpot"]
     ),
+    # 1 - (1 - k/E)^T with few tokens and many experts
+    "distinct_experts": lambda v: v["experts"],
     # its first term takes whole chunks away from each other
     "chunk_pairs": lambda v: (v["past"] + v["new"]) * v["window"],
     # near saturation 1 / (1 - load) magnifies the last bit of the load
     "open_wait": lambda v: (
-        v["prefill_slot"] / np.maximum(1 - v["request_rate"] * v["prefill_slot"], 1e-300) ** 2
+        v["prefill_slot"] / np.maximum(1 - v["request_rate"] * v["prefill_slot"], 1e-100) ** 2
     ),
 }
 

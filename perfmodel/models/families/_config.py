@@ -1,4 +1,4 @@
-"""Reading a vendor's ``config.json`` strictly: every key is used, known to be harmless, or an error.
+"""Reading a vendor's ``config.json`` strictly: each key is used, known to be harmless, or an error.
 
 `Config` hands values out by key, checks them and remembers what was asked for; `Config.finish` then
 names the first key nobody asked for. `Family` is what a module of this folder defines to be found.
@@ -6,7 +6,6 @@ names the first key nobody asked for. `Family` is what a module of this folder d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
@@ -18,72 +17,68 @@ LARGEST: Final = 10**9
 """No size in a configuration may exceed this; it is far above every published model."""
 
 _TOKENS = """
-audio_token_id begin_suppress_tokens boa_token_id boi_token_id bos_token_id decoder_start_token_id
-eoa_token_id eoa_token_index eoi_token_id eos_token_id forced_bos_token_id forced_eos_token_id
-gen_start_token gen_end_token ignore_index image_token_id image_token_index
-media_placeholder_token_id boi_token_index eoi_token_index pad_token_id sep_token_id cls_token_id
-suppress_tokens video_placeholder video_token_id video_token_index vision_end_token_id
-vision_start_token_id vision_token_id vision_soft_tokens_per_image mm_tokens_per_image bad_words_ids
-default_output_length use_unified_vision_chunk tokenizer_class mask_token_id unk_token_id
-image_newline_id prefix median_filter_width n_positions_text dictionary_size
+audio_token_id begin_suppress_tokens boa_token_id boi_token_id boi_token_index bos_token_id
+cls_token_id decoder_start_token_id eoa_token_id eoa_token_index eoi_token_id eoi_token_index
+eos_token_id forced_bos_token_id forced_eos_token_id ignore_index image_token_id image_token_index
+mask_token_id media_placeholder_token_id pad_token_id prefix sep_token_id suppress_tokens
+tokenizer_class unk_token_id video_placeholder video_token_id video_token_index vision_end_token_id
+vision_start_token_id vision_token_id vision_soft_tokens_per_image mm_tokens_per_image
+bad_words_ids default_output_length use_unified_vision_chunk median_filter_width
 """
 _GENERATION = """
 diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
-exponential_decay_length_penalty length_penalty max_length min_length max_new_tokens
-no_repeat_ngram_size num_beam_groups num_beams num_return_sequences num_logits_to_keep
-output_attentions output_hidden_states output_past output_router_logits output_scores
-remove_invalid_values repetition_penalty return_dict return_dict_in_generate temperature top_k top_p
-typical_p use_cache cache_implementation force_bos_token_to_be_generated
+exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size
+num_beam_groups num_beams num_return_sequences num_logits_to_keep output_attentions
+output_hidden_states output_past output_router_logits output_scores remove_invalid_values
+repetition_penalty return_dict return_dict_in_generate temperature top_k top_p typical_p use_cache
+cache_implementation
 """
 _TRAINING = """
-attention_dropout attention_probs_dropout_prob attn_pdrop attn_dropout dropout dropout_rate
-embd_pdrop embd_dropout embedding_dropout hidden_dropout hidden_dropout_prob resid_pdrop resid_dropout
-ffn_dropout ffdropout activation_dropout classifier_dropout classifier_dropout_prob mlp_dropout
-layerdrop encoder_layerdrop decoder_layerdrop summary_first_dropout layer_dropout
-sparse_pred_dropout norm_dropout embd_layer_dropout
-initializer_range initializer_factor initializer_cutoff_factor init_std init_device rescale_prenorm_residual
-rescale_every router_aux_loss_coef router_z_loss_coef router_jitter_noise input_jitter_noise
-aux_loss_alpha seq_aux pretraining_tp ep_size gradient_checkpointing tf_legacy_loss layer_norm_init
-time_step_floor time_step_init_scheme time_step_limit time_step_max time_step_min time_step_scale
-finetuning_task label2id problem_type task_specific_params pruned_heads torchscript
-apply_spec_augment mask_time_prob mask_time_length mask_time_min_masks mask_feature_prob
-mask_feature_length mask_feature_min_masks scale_init sparse_prediction sparse_pred_ignore_index
-deterministic_flash_attn reference_compile repad_logits_with_grad moe_jitter_eps jitter_noise
-slow_but_exact skip_bias_add skip_bias_add_qkv attention_softmax_in_fp32 hidden_dropout_rate
+attention_dropout attention_probs_dropout_prob attn_pdrop dropout dropout_rate embd_pdrop
+embedding_dropout hidden_dropout hidden_dropout_prob resid_pdrop activation_dropout
+classifier_dropout mlp_dropout layerdrop encoder_layerdrop decoder_layerdrop summary_first_dropout
+initializer_range initializer_factor initializer_cutoff_factor init_std rescale_prenorm_residual
+router_aux_loss_coef router_jitter_noise input_jitter_noise aux_loss_alpha seq_aux pretraining_tp
+ep_size gradient_checkpointing tf_legacy_loss time_step_floor time_step_init_scheme time_step_limit
+time_step_max time_step_min time_step_scale finetuning_task label2id id2label problem_type
+task_specific_params torchscript apply_spec_augment mask_time_prob mask_time_length
+mask_time_min_masks mask_feature_prob mask_feature_length mask_feature_min_masks sparse_prediction
+sparse_pred_ignore_index deterministic_flash_attn reference_compile repad_logits_with_grad
+slow_but_exact
 """
 _ARITHMETIC = """
-activation_function hidden_act hidden_activation mlp_hidden_act mamba_hidden_act afn
-projector_hidden_act dense_act_fn classifier_activation feed_forward_act act_fn hidden_activation_function
-embedding_multiplier attention_multiplier residual_multiplier logits_scaling logit_scale
-attention_value_scale attn_logit_softcapping final_logit_softcapping query_pre_attn_scalar
-attn_scale attn_temperature_tuning floor_scale layer_norm_eps layer_norm_epsilon layernorm_epsilon
-norm_eps norm_epsilon rms_norm_eps projector_ln_eps rms_norm projection_eps eps swiglu_limit swiglu_alpha
-routed_scaling_factor scoring_func norm_topk_prob n_group topk_group topk_method
-moe_router_activation_func scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn
-scale_qk_attention_by_inverse_layer_idx residual_in_fp32 use_mamba_kernels chunk_size
-chunk_size_feed_forward mamba_chunk_size hc_eps hc_sinkhorn_iters attn_implementation
-_attn_implementation flash_attention use_flash_attn apply_residual_connection_post_layernorm
-scale_embedding scale_decoder_outputs hidden_activation_fn norm_type nonlinearity
-use_bidirectional_attention clip_qkv moe_shared_expert_overlap layer_norm_type normalize_embedding
-mamba_ssm_cache_dtype mamba_ssm_dtype ssm_cfg
+activation_function hidden_act hidden_activation mlp_hidden_act mamba_hidden_act
+projector_hidden_act dense_act_fn classifier_activation embedding_multiplier attention_multiplier
+residual_multiplier logits_scaling logit_scale attention_value_scale attn_logit_softcapping
+final_logit_softcapping query_pre_attn_scalar attn_scale attn_temperature_tuning floor_scale
+layer_norm_eps layer_norm_epsilon layernorm_epsilon norm_eps norm_epsilon rms_norm_eps
+projector_ln_eps rms_norm swiglu_limit routed_scaling_factor scoring_func norm_topk_prob n_group
+topk_group scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn
+residual_in_fp32 use_mamba_kernels chunk_size chunk_size_feed_forward hc_eps hc_sinkhorn_iters
+_attn_implementation attn_implementation apply_residual_connection_post_layernorm scale_embedding
+use_bidirectional_attention clip_qkv moe_shared_expert_overlap mamba_ssm_cache_dtype
+mamba_ssm_dtype topk_method
 """
 _POSITIONS = """
-rope_scaling rope_theta rope_parameters rope_interleave rope_interleaved indexer_rope_interleave
-partial_rotary_factor rotary_dim rotary_pct rotary_emb_base rotary rope_local_base_freq rope_pct
-swa_rope_theta compress_rope_theta global_rope_theta local_rope_theta use_mrope alibi
-original_max_position_embeddings initial_context_length qk_head_dim max_seq_len_cached
-rotary_percentage no_rope_layers_interval rope_type seq_length position_embedding_type use_rotary
+alibi rope_scaling rope_theta rope_parameters rope_interleave indexer_rope_interleave
+partial_rotary_factor rotary_dim rotary_pct rotary_emb_base rope_local_base_freq swa_rope_theta
+compress_rope_theta global_rope_theta local_rope_theta use_mrope original_max_position_embeddings
+initial_context_length qk_head_dim no_rope_layers no_rope_layer_interval
 """
 _PROVENANCE = """
-_name_or_path architectures auto_map dtype torch_dtype transformers_version model_type
-expert_dtype use_bfloat16 language_model_dtype _commit_hash onnx_export custom_code
-quantization_config keys_to_ignore_at_inference is_decoder is_encoder_decoder id2label
-tie_encoder_decoder cross_attention_hidden_size add_cross_attention
+_name_or_path architectures auto_map dtype torch_dtype transformers_version model_type expert_dtype
+use_bfloat16 quantization_config keys_to_ignore_at_inference is_decoder is_encoder_decoder
+tie_encoder_decoder
 """
 NEUTRAL: Final = frozenset(
     f"{_TOKENS} {_GENERATION} {_TRAINING} {_ARITHMETIC} {_POSITIONS} {_PROVENANCE}".split()
 )
 """Keys that change no shape: token ids, sampling, training, scalars, rotary angles, provenance."""
+
+NEUTRAL_IF_EMPTY: Final = frozenset(
+    {"pruned_heads", "cross_attention_hidden_size", "add_cross_attention"}
+)
+"""Keys that change no shape while they are null, false or empty."""
 
 
 class Config:
@@ -161,7 +156,7 @@ class Config:
             return self._missing(keys) if default is None else default
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self._wrong(key, value, "a number")
-        if not math.isfinite(value) or not 0 <= value <= LARGEST:
+        if not 0 <= value <= LARGEST:  # false for NaN too
             raise self._wrong(key, value, f"finite, between 0 and {LARGEST:,}")
         return float(value)
 
@@ -210,9 +205,9 @@ class Config:
         """A height and width: one number for both, or a list of two."""
         key, value = self._find(keys)
         if isinstance(value, list):
-            sides = self.integers(key, 2)
+            sides = self.integers(key)
             if len(sides) != 2 or 0 in sides:
-                raise self._wrong(key, value, "two positive numbers")
+                raise self._wrong(key, sides, "two positive numbers")
             return sides[0], sides[1]
         side = self.size(*keys, default=default)
         return side, side
@@ -251,8 +246,9 @@ class Config:
 
     def finish(self, ignore: Sequence[str] = ()) -> None:
         """Raise `DataError` for the first key that was neither used nor known to be neutral."""
-        for key in self._table:
-            if key not in self._used and key not in NEUTRAL and key not in ignore:
+        for key, value in self._table.items():
+            neutral = key in NEUTRAL or (key in NEUTRAL_IF_EMPTY and not value)
+            if key not in self._used and not neutral and key not in ignore:
                 raise DataError(
                     f'{self.where}: unknown key {key!r} may change the shape; ignore=("{key}",) '
                     f"accepts it{near(key, self._used)}"
@@ -301,11 +297,9 @@ def divided(config: Config, whole: int, parts: int, what: str) -> int:
 
 
 def _whole(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if not math.isfinite(value) or value != math.floor(value):
-        return None
-    return int(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _shown(value: object) -> str:

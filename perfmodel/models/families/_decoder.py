@@ -1,7 +1,7 @@
 """What most decoder-only families share: reading attention, sliding windows and the frame.
 
-The default of a key that a configuration leaves out is that of the Hugging Face class
-(transformers 5.23.0, ``configuration_<family>.py``); sizes without a customary default are required.
+A key that a configuration leaves out has the default of the Hugging Face class (transformers
+5.23.0, ``configuration_<family>.py``); sizes without a customary default are required.
 """
 
 from __future__ import annotations

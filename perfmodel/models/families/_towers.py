@@ -49,7 +49,7 @@ def _plain(config: Config, hidden: int) -> Run:
 
 
 def grid(config: Config, image: int | None = None, patch: int | None = None) -> tuple[int, int]:
-    """Number of patches of one image, and pixels of one patch; defaults where both may be absent."""
+    """Patches of one image, and pixels of one patch."""
     height, width = config.pair("image_size", default=image)
     rows, columns = config.pair("patch_size", default=patch)
     return (height // rows) * (width // columns), rows * columns

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.core.errors import DataError
-from perfmodel.models.architecture import Architecture
+from perfmodel.models.architecture import Architecture, stacked
 from perfmodel.models.blocks import (
     CompressedAttention,
     DenseFfn,
@@ -21,7 +21,14 @@ from perfmodel.models.blocks import (
     MoeFfn,
 )
 from perfmodel.models.families._config import Config, Family, divided
-from perfmodel.models.families._decoder import decoder, depth, drafting, layer, multimodal
+from perfmodel.models.families._decoder import (
+    DEEPEST,
+    decoder,
+    depth,
+    drafting,
+    layer,
+    multimodal,
+)
 from perfmodel.models.families._towers import kimi_vision
 
 
@@ -94,17 +101,17 @@ def _deepseek_v4(config: Config) -> Architecture:
     config.skip("qk_rope_head_dim")
     count, moe, streams = depth(config), _moe(config, "noaux_tc"), config.size("hc_mult")
     mixers = _compressed(config)
-    ratios = config.integers("compress_ratios")[:count]
-    if len(ratios) != count or set(ratios) - set(mixers):
+    drafts = config.size("num_nextn_predict_layers", default=0, least=0, most=DEEPEST)
+    ratios = config.integers("compress_ratios", count + drafts)
+    if len(ratios) != count + drafts or set(ratios) - set(mixers):
         known = ", ".join(map(str, mixers))
-        raise DataError(f"{config.where}: compress_ratios must be {count} or more of {known}")
+        raise DataError(f"{config.where}: compress_ratios must be {count + drafts} of {known}")
     hashed = config.count("num_hash_layers", default=0)
     layers = [
         replace(layer(mixers[ratio], replace(moe, router_bias=i >= hashed)), streams=streams)
         for i, ratio in enumerate(ratios)
     ]
-    mtp = drafting(config, "num_nextn_predict_layers", layers)
-    model = decoder(config, layers, mtp=mtp)
+    model = decoder(config, layers[:count], mtp=stacked(layers[count:]))
     merge = Linear("hyper_head", Dim(streams * model.hidden), (Dim(streams),), "mixer", bias=True)
     return replace(model, extra=(merge,), extra_elements=1)
 

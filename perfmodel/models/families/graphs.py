@@ -65,7 +65,7 @@ class ResNet:
 class DiT:
     """Diffusion transformer with adaptive layer norm (adaLN-Zero) on a latent of ``sample_size``.
 
-    ``parameters`` include the fixed position table and the class embedding's extra row for guidance.
+    Parameters include the fixed position table and the class embedding's extra row for guidance.
     Source: Peebles and Xie, arXiv 2212.09748, table 1.
     """
 

@@ -67,7 +67,7 @@ def _mamba2(config: Config) -> Architecture:
 def _check_heads(config: Config, product: int, inner: int) -> None:
     if product != inner:
         raise DataError(
-            f"{config.where}: num_heads x head_dim = {product}, must be expand x hidden_size = {inner}"
+            f"{config.where}: num_heads x head_dim = {product}, not expand x hidden_size = {inner}"
         )
 
 

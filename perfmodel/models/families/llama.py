@@ -134,7 +134,7 @@ def _nas_ffn(block: Config, hidden: int) -> DenseFfn | None:
     if not factor:
         block.number("ffn_mult")
         raise DataError(f"{block.where}: ffn_mult is 0, must be positive")
-    # DeciLM rounds two thirds of the widened layer up to a multiple of 256
+    # two thirds of the widened layer, up to a multiple of 256 (vLLM, models/nemotron_nas.py)
     inner = int(2 * factor * hidden / 3)
     return DenseFfn(-(-inner // 256) * 256)
 

@@ -124,10 +124,9 @@ def _minimax_m2(config: Config) -> Architecture:
     config.fixed("attn_type_list", [1] * depth(config))
     mixer = wide_norms(attention(config, config.size("hidden_size")))
     moe = replace(_experts(config), router_bias=config.flag("use_routing_bias", default=True))
-    layers = [layer(mixer, moe)] * depth(config)
-    use = config.flag("use_mtp", default=False)
-    mtp = drafting(config, "num_mtp_modules", layers)
-    return decoder(config, layers, mtp=mtp if use else ())
+    # the file counts draft modules whose weights were not published
+    config.skip("use_mtp", "num_mtp_modules")
+    return decoder(config, [layer(mixer, moe)] * depth(config))
 
 
 def _minimax_m3(config: Config) -> Architecture:

@@ -19,7 +19,7 @@ from perfmodel.models.families._towers import (
 
 
 def _vit(config: Config) -> Architecture:
-    """ViT with its classifier if ``architectures`` names one (as wide as ``id2label``), else pooler."""
+    """ViT with a classifier of ``id2label`` outputs if ``architectures`` has one, else a pooler."""
     config.fixed("qkv_bias", True)
     config.skip("encoder_stride", "pooler_act")
     labels = len(config.keys("id2label")) or 2

@@ -161,7 +161,8 @@ def test_unknown_value_loads_and_names_itself_when_used(write):
     with pytest.raises(hwdb.UnknownValue) as caught:
         _ = idle.value
     assert str(caught.value) == (
-        "toy: power.idle is unknown (never published); supply it with --set power.idle=VALUE"
+        "toy: gpu.power.idle is unknown (never published); "
+        "supply it with --set gpu.power.idle=VALUE"
     )
 
 
