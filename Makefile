@@ -1,4 +1,4 @@
-.PHONY: setup test lint check bench
+.PHONY: setup test lint check bench readme
 
 setup:
 	python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]'
@@ -13,3 +13,6 @@ check: lint test
 
 bench:
 	for file in benchmarks/*.py; do .venv/bin/python $$file; done
+
+readme:
+	.venv/bin/python .ci/readme.py

@@ -108,11 +108,16 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """Device memory: HBM, GDDR or unified DRAM, and the last-level cache in front of it."""
+    """Device memory: HBM, GDDR or unified DRAM, and the last-level cache in front of it.
+
+    ``capacity`` is what the vendor prints, ``usable`` what the driver reports as total: a part sold
+    as 80 GB holds 80 GiB of DRAM less what ECC and firmware keep.
+    """
 
     type: str
     capacity: Bytes
     bandwidth: BytesPerS
+    usable: Bytes | None = None
     l2: Bytes | None = None
     unified: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,10 +21,10 @@ from perfmodel.scenario.scenario import Scenario
 def command(
     scenario: Scenario,
     *,
-    json: Annotated[bool, Parameter(group=OUTPUT, negative=())] = False,
-    csv: Annotated[bool, Parameter(group=OUTPUT, negative=())] = False,
+    json: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)] = False,
+    csv: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)] = False,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=OUTPUT)] = None,
-    strict: Annotated[bool, Parameter(group=OUTPUT, negative=())] = False,
+    strict: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)] = False,
 ) -> None:
     """Predict TTFT, TPOT, throughput, memory, energy and cost of a deployment.
 
@@ -99,26 +100,26 @@ def _text(answer: dict[str, Any]) -> str:
         at = "" if price is None else f"at ${n(price)}/GPU-h, {answer['provenance']['price']}"
         lines.append(row("cost", "cost_per_mtok", "USD/Mtok", at))
     memory = results["memory_gb"]
-    held = " + ".join(
-        f"{name.replace('_', ' ')} {n(memory[name])}"
-        for name in (
-            "weights",
-            "kv_cache_in_use",
-            "activations",
-            "graphs",
-            "communication",
-            "runtime",
-        )
-        if memory[name]
-    )
-    fits = "fits" if results["fits"] else "no fit"
-    lines.append(f"  {fits:<11}{n(memory['capacity']):>9} GB/GPU     {held}")
+    held = {
+        name.replace("_", " "): value
+        for name, value in memory.items()
+        if name not in ("kv_cache_pool", "capacity") and value
+    }
+    spelled = " + ".join(f"{name} {n(value)}" for name, value in held.items())
+    verdict = "fits" if results["fits"] else "does not fit"
+    lines.append(f"  {'memory':<11}{n(sum(held.values())):>9} GB/GPU     "
+                 f"{verdict} in {n(memory['capacity'])} GB: {spelled}")  # fmt: skip
     if results["feasible"]:
         parts = sorted(answer["breakdown"]["tpot_ms"].items(), key=lambda item: -item[1])
         spent = ", ".join(f"{PARTS[name]} {n(value)}" for name, value in parts if value > 5e-3)
-        lines += ["", f"  a token's {n(sum(value for _, value in parts))} ms: {spent}"]
+        unit = "token" if results["tpot_ms"] is not None else "pass"
+        lines += ["", *_wrapped(f"where a {unit}'s {n(sum(v for _, v in parts))} ms go: {spent}")]
         lines.append(f"  bottleneck: {results['bottleneck']}")
     kinds = answer["provenance"]["kinds"]
     counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    lines += ["", f"  data: {counted}", f"  {answer['validity']['note']}"]
+    lines += ["", f"  data: {counted}", *_wrapped(answer["validity"]["note"])]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="    ")

@@ -27,7 +27,7 @@ def command(
     *,
     detail: Annotated[str, Parameter(group=OUTPUT)] = "time,formula",
     operator: Annotated[str | None, Parameter(group=OUTPUT)] = None,
-    json: Annotated[bool, Parameter(group=OUTPUT, negative=())] = False,
+    json: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)] = False,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=OUTPUT)] = None,
 ) -> None:
     """Show why a number is what it is.

@@ -14,7 +14,7 @@ from perfmodel.cli import render
 from perfmodel.core.errors import DataError, near
 
 app = App(name="hw", help="Hardware database: accelerators, CPUs, machines, wires, prices.")
-Json = Annotated[bool, Parameter(name="--json", negative=())]
+Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 
 
 @app.command

@@ -16,7 +16,7 @@ from perfmodel.parallel.layout import Layout
 from perfmodel.scenario.resolve import load_model
 
 app = App(name="model", help="Model presets and vendor configurations.")
-Json = Annotated[bool, Parameter(name="--json", negative=())]
+Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 
 
 @app.command

@@ -13,39 +13,48 @@ from typing import Annotated, Any, get_args
 from cyclopts import Group, Parameter
 
 from perfmodel.core.errors import UsageError
-from perfmodel.scenario.scenario import Scenario
+from perfmodel.core.symbols import SYMBOLS
+from perfmodel.scenario.scenario import SYMBOL_OF, Scenario
 
-WHAT, LAYOUT = Group("What runs where"), Group("Layout")
-LOAD, ENGINE, OUTPUT = Group("Load"), Group("Engine and price"), Group("Output")
+WHAT, LOAD, LAYOUT, ENGINE, OUTPUT = (
+    Group(title, sort_key=place)
+    for place, title in enumerate(
+        ("What runs where", "Load", "Layout", "Engine and price", "Output"), start=1
+    )
+)
 
-# field: (type, group, extra names, help)
-_FLAGS: dict[str, tuple[Any, Group, tuple[str, ...], str]] = {
+# field: (group, further names, what to add to its meaning in the nomenclature)
+_NUMBERS: dict[str, tuple[Group, tuple[str, ...], str]] = {
+    "num_gpus": (WHAT, (), "default: one replica of the layout"),
+    "tensor_parallel_size": (LAYOUT, ("-tp", "--tp-size"), ""),
+    "pipeline_parallel_size": (LAYOUT, ("-pp", "--pp-size"), ""),
+    "data_parallel_size": (LAYOUT, ("-dp", "--dp-size"), ""),
+    "expert_parallel_size": (LAYOUT, ("-ep", "--ep-size"), ""),
+    "context_parallel_size": (LAYOUT, ("-cp",), ""),
+    "isl": (LOAD, ("--input-len", "--random-input-len"), ""),
+    "osl": (LOAD, ("--output-len", "--random-output-len"), ""),
+    "prefix": (LOAD, (), ""),
+    "max_concurrency": (LOAD, ("--concurrency",), ""),
+    "request_rate": (LOAD, (), "Poisson arrivals; excludes --max-concurrency"),
+    "max_num_seqs": (ENGINE, (), ""),
+    "max_num_batched_tokens": (ENGINE, (), ""),
+    "max_model_len": (ENGINE, (), "default: the model's context"),
+    "block_size": (ENGINE, (), ""),
+    "gpu_memory_utilization": (ENGINE, (), ""),
+    "price": (ENGINE, (), "in USD per hour; default: median on-demand offer"),
+}
+# field: (type, group, further names, help)
+_NAMES: dict[str, tuple[Any, Group, tuple[str, ...], str]] = {
     "model": (str, WHAT, (), "preset id, config.json, folder, or hub id"),
     "gpu": (str, WHAT, ("--system",), "accelerator id (perfmodel hw ls)"),
     "node": (str, WHAT, (), "machine id; default: the GPU's usual one"),
-    "num_gpus": (float, WHAT, (), "all GPUs; default: one replica of the layout"),
     "dtype": (str, WHAT, (), "auto, bfloat16, float16 or float32"),
     "quantization": (str, WHAT, ("-q",), "fp8, awq, nvfp4 …; default: the checkpoint's"),
     "kv_cache_dtype": (str, WHAT, (), "auto or a number format, e.g. fp8"),
-    "tensor_parallel_size": (float, LAYOUT, ("-tp", "--tp-size"), "ranks that split heads and FFN"),
-    "pipeline_parallel_size": (float, LAYOUT, ("-pp", "--pp-size"), "stages that split the layers"),
-    "data_parallel_size": (float, LAYOUT, ("-dp", "--dp-size"), "ranks that split requests"),
-    "expert_parallel_size": (float, LAYOUT, ("-ep", "--ep-size"), "ranks that split the experts"),
-    "context_parallel_size": (float, LAYOUT, ("-cp",), "ranks that split each sequence's tokens"),
     "sequence_parallel": (bool, LAYOUT, (), "divide the norms' tokens over the -tp ranks"),
-    "isl": (float, LOAD, ("--input-len", "--random-input-len"), "prompt tokens"),
-    "osl": (float, LOAD, ("--output-len", "--random-output-len"), "output tokens"),
-    "prefix": (float, LOAD, (), "prompt tokens already in the prefix cache"),
-    "max_concurrency": (float, LOAD, ("--concurrency",), "requests always in flight (closed loop)"),
-    "request_rate": (float, LOAD, (), "requests per second (Poisson); excludes --max-concurrency"),
-    "max_num_seqs": (float, ENGINE, (), "most sequences an engine runs at once"),
-    "max_num_batched_tokens": (float, ENGINE, (), "token budget of one step"),
-    "max_model_len": (float, ENGINE, (), "longest sequence; default: the model's context"),
-    "block_size": (float, ENGINE, (), "tokens per KV-cache page"),
-    "gpu_memory_utilization": (float, ENGINE, (), "share of device memory the engine takes"),
-    "price": (float, ENGINE, (), "USD per GPU-hour; default: median on-demand offer"),
     "calibration": (str, ENGINE, (), "efficiencies to use"),
-}  # fmt: skip
+}
+_FLAGS = (*_NAMES, *_NUMBERS)
 _HELP = {
     "set": "PATH=VALUE, e.g. gpu.memory.bandwidth='6 TB/s'; repeatable; marks the answer modified",
     "from_vllm": "take model, layout and engine limits from a 'vllm serve …' command line",
@@ -111,13 +120,16 @@ def _overrides(items: list[str]) -> dict[str, Any]:
 
 
 def _flag(name: str, default: Any) -> inspect.Parameter:
-    kind, group, names, text = _FLAGS[name]
-    shown = ""
+    if name in _NAMES:
+        kind, group, names, text = _NAMES[name]
+    else:
+        kind = float
+        group, names, more = _NUMBERS[name]
+        text = SYMBOLS[SYMBOL_OF[name]].meaning + (f"; {more}" if more else "")
     if isinstance(default, (int, float, str)) and default is not False:
-        text_of = default if isinstance(default, str) else f"{default:g}"
-        shown = f" [default: {text_of}]"
-    flag = Parameter(name=(f"--{name.replace('_', '-')}", *names), help=text + shown,
-                     group=group, show_default=False, negative=())  # fmt: skip
+        text += f" [default: {default if isinstance(default, str) else format(default, 'g')}]"
+    flag = Parameter(name=(f"--{name.replace('_', '-')}", *names), help=text, group=group,
+                     show_default=False, negative=())  # fmt: skip
     # None means "not given", so that a pasted vLLM line can be told from a default.
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None,
                              annotation=Annotated[kind | None, flag])  # fmt: skip

@@ -13,7 +13,9 @@ app = App(name="techniques", help="Techniques that --with can switch on.")
 
 
 @app.command
-def ls(*, json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+def ls(
+    *, json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False
+) -> None:
     """List the registered techniques.
 
     Parameters

@@ -47,6 +47,7 @@ _ROWS: Final = (
     Symbol("request_rate", r"\lambda", "1/s", "requests per second", 1e-9, 1e9, "x2"),
     _count("max_num_seqs", r"B_{\max}", "most sequences an engine runs at once", 1e7, step="x2"),
     _count("budget", r"T_{\max}", "token budget of one step", 1e8, step="x2"),
+    _count("context", r"L_{\max}", "longest sequence the engine accepts", 1e9, step="x2"),
     Symbol("prompt", r"I'", "1", "prompt tokens that must be computed", 1, 1e8),
     Symbol("decode_steps", r"D", "1", "output tokens of a request after the first", 1e-9, 1e8),
     # a step
@@ -89,7 +90,7 @@ _ROWS: Final = (
     _count("ep", r"\mathrm{EP}", "expert parallel size", 1e5, step="x2"),
     _count("cp", r"\mathrm{CP}", "context parallel size", 1e4, step="x2"),
     Symbol("moe_tp", r"\mathrm{TP}_E", "1", "ways each expert is cut", 1e-6, 1e5),
-    Symbol("gpus", r"g", "1", "GPUs of the deployment", 1, 1e7),
+    _count("gpus", r"g", "GPUs of the deployment", 1e7, step="x2"),
     Symbol("group", r"g_c", "1", "ranks of a collective", 1, 1e6),
     # bytes, work, rates
     Symbol("weight_width", r"b_w", "B", "bytes per weight, scales included", 0.1, 8),

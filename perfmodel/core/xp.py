@@ -28,14 +28,14 @@ def _plain(*args: Any) -> bool:
 def maximum(a: Any, b: Any) -> Any:
     """Larger of two, element by element."""
     if _plain(a, b):
-        return a if a >= b else b
+        return a if a >= b or a != a else b  # nan stays nan, as in NumPy
     return _sympy().Max(a, b) if _symbolic(a, b) else np.maximum(a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """Smaller of two, element by element."""
     if _plain(a, b):
-        return a if a <= b else b
+        return a if a <= b or a != a else b
     return _sympy().Min(a, b) if _symbolic(a, b) else np.minimum(a, b)
 
 

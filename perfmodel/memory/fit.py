@@ -18,7 +18,8 @@ from perfmodel.memory.footprint import (
     tensor_bytes,
 )
 from perfmodel.models.architecture import Architecture, Layer
-from perfmodel.models.blocks import DenseFfn, GatedDelta, Mamba, MoeFfn
+from perfmodel.models.blocks import DenseFfn, MoeFfn
+from perfmodel.models.mixers import GatedDelta, Mamba
 from perfmodel.operators.base import total
 from perfmodel.operators.context import StepContext, step_context
 from perfmodel.operators.mixers import caches

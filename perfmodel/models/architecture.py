@@ -9,19 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from perfmodel.models.blocks import (
-    CompressedAttention,
-    DenseFfn,
-    Dim,
-    Ffn,
-    LatentAttention,
-    Linear,
-    Mixer,
-    MoeFfn,
-    SoftmaxAttention,
-    TensorClass,
-)
+from perfmodel.models.blocks import DenseFfn, Dim, Ffn, Linear, MoeFfn, TensorClass
 from perfmodel.models.graph import OperatorGraph
+from perfmodel.models.mixers import CompressedAttention, LatentAttention, Mixer, SoftmaxAttention
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn, cast
 from perfmodel.core.errors import DataError, near
 from perfmodel.core.registry import Registry
 from perfmodel.models.architecture import Architecture
+from perfmodel.models.blocks import MoeFfn
 from perfmodel.models.families._config import Config, Family, Reader
 
 MAX_BYTES: Final = 4 * 2**20
@@ -82,6 +83,10 @@ def read(
             f"{where}: model_type {kind!r} is not known{near(kind, _readers())} (known: {known})"
         )
     architecture = reader(config)
+    for run in architecture.runs:
+        ffn = run.layer.ffn
+        if isinstance(ffn, MoeFfn) and ffn.top_k > ffn.experts:
+            raise DataError(f"{where}: a token cannot use {ffn.top_k} of {ffn.experts} experts")
     config.finish(ignore)
     return architecture, checkpoint_scheme(table, where)
 
@@ -197,7 +202,8 @@ def _quantised(table: Mapping[str, object], where: str) -> str:
     method = str(table.get("quant_method") or "").lower()
     algorithm = str(table.get("quant_algo") or "").lower()
     if method == "modelopt" or (not method and algorithm):
-        return _MODELOPT.get(algorithm) or _refuse(where, "quant_algo", algorithm, _MODELOPT)
+        found = _MODELOPT.get(algorithm) or _refuse(where, "quant_algo", algorithm, _MODELOPT)
+        return "nvfp4_experts" if found == "nvfp4" and _keeps_attention(table) else found
     if method == "fp8":
         return "fp8_block" if table.get("weight_block_size") else "fp8"
     if method == "compressed-tensors":
@@ -234,9 +240,19 @@ def _compressed(table: Mapping[str, object], where: str) -> str:
 
 def _experts_only(table: Mapping[str, object]) -> bool:
     """Whether attention and shared experts are left out, as in Kimi-K2's INT4 checkpoints."""
-    kept = table.get("ignore")
-    names = [str(item) for item in cast("list[object]", kept)] if isinstance(kept, list) else []
-    return any("self_attn" in n for n in names) and any("shared_experts" in n for n in names)
+    return _keeps_attention(table) and any("shared_experts" in name for name in _kept(table))
+
+
+def _keeps_attention(table: Mapping[str, object]) -> bool:
+    """Whether attention, output projection included, stays in the base format."""
+    endings = ("self_attn", "self_attn*", "self_attn.*", "o_proj")
+    return any(name.endswith(endings) for name in _kept(table))
+
+
+def _kept(table: Mapping[str, object]) -> list[str]:
+    """Modules that are not quantised."""
+    kept = table.get("ignore") or table.get("exclude_modules")
+    return [str(item) for item in cast("list[object]", kept)] if isinstance(kept, list) else []
 
 
 def _refuse(where: str, key: str, value: str, known: Mapping[str, str]) -> NoReturn:

@@ -19,14 +19,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from perfmodel.core.errors import DataError, near
 from perfmodel.models.architecture import Architecture, Layer, Run, stacked
-from perfmodel.models.blocks import (
+from perfmodel.models.blocks import DenseFfn, Linear, MoeFfn
+from perfmodel.models.mixers import (
     CompressedAttention,
-    DenseFfn,
     GatedDelta,
     LatentAttention,
-    Linear,
     Mamba,
-    MoeFfn,
     SoftmaxAttention,
 )
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from hwdb.records import Numeric
 from perfmodel.core import xp
 from perfmodel.core.types import TokenGroup
-from perfmodel.models.blocks import (
+from perfmodel.models.blocks import Dim, Linear
+from perfmodel.models.mixers import (
     CompressedAttention,
-    Dim,
     GatedDelta,
     Indexer,
     LatentAttention,
-    Linear,
     Mamba,
     Mixer,
     SoftmaxAttention,

@@ -25,5 +25,8 @@ def distinct_experts(experts: Numeric, top_k: Numeric, rows: Numeric) -> Numeric
 
 @formula("rows", "token conservation; imbalance = heaviest rank over mean")
 def expert_rows(rows: Numeric, top_k: Numeric, ep: Numeric, imbalance: Numeric) -> Numeric:
-    """Token-expert pairs on the heaviest expert-parallel rank [1]; ``rows`` tokens enter it."""
-    return rows * top_k / ep * imbalance
+    """Token-expert pairs on the heaviest expert-parallel rank [1]; ``rows`` tokens enter the group.
+
+    With ``ep = 1`` every rank holds a slice of all experts and none is heavier.
+    """
+    return rows * top_k / ep * xp.where(ep > 1, imbalance, 1.0)

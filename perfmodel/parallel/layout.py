@@ -10,7 +10,8 @@ import numpy as np
 from hwdb.records import Numeric
 from perfmodel.core.types import Reason
 from perfmodel.models.architecture import Architecture, moe_layers
-from perfmodel.models.blocks import GatedDelta, Mamba, MoeFfn
+from perfmodel.models.blocks import MoeFfn
+from perfmodel.models.mixers import GatedDelta, Mamba
 from perfmodel.parallel.shard import expert_tensor_parallel, layout_gpus
 
 

@@ -130,6 +130,12 @@ def warnings(answer: Estimate) -> list[str]:
     if not limit.known:
         said.append(f"no power and energy: {limit.where} is unknown ({limit.unknown}); "
                     "give --set gpu.power.tdp='700 W'")  # fmt: skip
+    domain = resolved.machine.domain
+    if float(resolved.layout.tp) > float(domain):
+        said.append(
+            f"tensor parallelism of {float(resolved.layout.tp):g} spans machines of "
+            f"{float(domain):g}: its collectives cross the network between them"
+        )
     scenario = resolved.scenario
     if answer.steady is not None and scenario.max_concurrency is not None:
         users = float(answer.steady.users) * float(answer.steady.lanes)
@@ -162,7 +168,7 @@ def _used(answer: Estimate) -> Any:
     """(owner, path, value) of the facts an estimate rests on."""
     resolved = answer.resolved
     gpu, calibration = resolved.machine.gpu, resolved.machine.calibration
-    needed = {"memory.capacity", "memory.bandwidth", "power.tdp", "power.idle"}
+    needed = {"memory.capacity", "memory.usable", "memory.bandwidth", "power.tdp", "power.idle"}
     if answer.steady is not None:
         for item in (*answer.steady.decode.operators, *answer.steady.mixed.operators):
             needed |= {f"peak.{item.operator.math}", f"vector.{item.operator.math}"}

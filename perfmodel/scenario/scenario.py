@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
 from hwdb.records import Numeric
 from perfmodel.core.errors import UsageError
+from perfmodel.core.symbols import SYMBOLS, Symbol
 
 DEFAULT_BUDGET = 8192.0  # vLLM v1's default max_num_batched_tokens for serving on large GPUs
 
@@ -96,10 +97,10 @@ class Scenario:
         UsageError
             Not a number, not finite, out of range, not whole; or both load axes given.
         """
-        for name, (low, high, whole) in _RANGES.items():
+        for name, symbol in SYMBOL_OF.items():
             value = getattr(self, name)
             if value is not None:
-                _check_number(name, value, low, high, whole)
+                _check_number(name, value, SYMBOLS[symbol])
         if self.max_concurrency is not None and self.request_rate is not None:
             raise UsageError("give --max-concurrency or --request-rate, not both")
         if np.any(np.asarray(self.prefix) >= np.asarray(self.isl)):
@@ -107,7 +108,7 @@ class Scenario:
 
     def numbers(self) -> dict[str, Numeric]:
         """Numeric fields that are set, by name."""
-        values = {name: getattr(self, name) for name in _RANGES}
+        values = {name: getattr(self, name) for name in SYMBOL_OF}
         return {name: value for name, value in values.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,34 +117,36 @@ class Scenario:
         return {key: value for key, value in plain.items() if value not in (None, {}, [])}
 
 
-_RANGES: dict[str, tuple[float, float, bool]] = {
-    "num_gpus": (1, 1e6, True),
-    "tensor_parallel_size": (1, 1e4, True),
-    "pipeline_parallel_size": (1, 1e4, True),
-    "data_parallel_size": (1, 1e5, True),
-    "expert_parallel_size": (1, 1e5, True),
-    "context_parallel_size": (1, 1e4, True),
-    "isl": (1, 1e8, True),
-    "osl": (1, 1e8, True),
-    "prefix": (0, 1e8, True),
-    "max_concurrency": (1, 1e7, True),
-    "request_rate": (1e-9, 1e9, False),
-    "max_num_seqs": (1, 1e7, True),
-    "max_num_batched_tokens": (1, 1e8, True),
-    "max_model_len": (1, 1e8, True),
-    "block_size": (1, 1e6, True),
-    "gpu_memory_utilization": (0.01, 1.0, False),
-    "price": (0.0, 1e4, False),
+# Numeric field -> its row of the nomenclature, which holds meaning and legal range.
+SYMBOL_OF: Final = {
+    "num_gpus": "gpus",
+    "tensor_parallel_size": "tp",
+    "pipeline_parallel_size": "pp",
+    "data_parallel_size": "dp",
+    "expert_parallel_size": "ep",
+    "context_parallel_size": "cp",
+    "isl": "isl",
+    "osl": "osl",
+    "prefix": "prefix",
+    "max_concurrency": "concurrency",
+    "request_rate": "request_rate",
+    "max_num_seqs": "max_num_seqs",
+    "max_num_batched_tokens": "budget",
+    "max_model_len": "context",
+    "block_size": "page",
+    "gpu_memory_utilization": "memory_utilization",
+    "price": "price",
 }
-
-
-NUMBERS = tuple(_RANGES)
+_SHOWN_IN = {"price": 3600.0}  # per hour at the edge, per second inside
+NUMBERS = tuple(SYMBOL_OF)
 KINDS = ("model", "gpu", "node", "dtype", "quantization", "kv_cache_dtype", "calibration",
          "sequence_parallel")  # fmt: skip
 
 
-def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -> None:
+def _check_number(name: str, value: Any, row: Symbol) -> None:
     flag = "--" + name.replace("_", "-")
+    scale = _SHOWN_IN.get(name, 1.0)
+    low, high = row.low * scale, row.high * scale
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -152,7 +155,7 @@ def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -
         raise UsageError(f"{flag} {value} is not a finite number")
     if np.any(array < low) or np.any(array > high):
         raise UsageError(f"{flag} {value} is out of range: from {low:g} to {high:g}")
-    if whole and np.any(array != np.floor(array)):
+    if row.whole and np.any(array != np.floor(array)):
         raise UsageError(f"{flag} {value} is not a whole number")
 
 

@@ -52,8 +52,14 @@ class Machine:
 
     @property
     def capacity(self) -> Numeric:
-        """Device memory [B]."""
-        return self.gpu.memory.capacity.value
+        """Device memory a program can address [B].
+
+        What the driver reports, or what the vendor prints if that is unknown or overridden.
+        """
+        memory = self.gpu.memory
+        if memory.usable is None or memory.capacity.kind == "modified":
+            return memory.capacity.value
+        return memory.usable.value
 
     def peak(self, math: str, vector: bool = False) -> Numeric:
         """Dense rate of a datapath [FLOP/s].

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Final
 
 from perfmodel.models.architecture import Architecture, Layer, Run, stacked
-from perfmodel.models.blocks import DenseFfn, Ffn, Mixer, MoeFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn, Ffn, MoeFfn
 from perfmodel.models.families._config import Config, Reader, divided
+from perfmodel.models.mixers import Mixer, SoftmaxAttention
 
 DEEPEST: Final = 10_000
 """No stack may have more layers; they are held one by one while reading."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.models.architecture import Architecture, Layer, Run
-from perfmodel.models.blocks import DenseFfn, Dim, Linear, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn, Dim, Linear
 from perfmodel.models.families._config import Config, divided
 from perfmodel.models.families._decoder import depth, layer
+from perfmodel.models.mixers import SoftmaxAttention
 
 
 def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Linear:

@@ -11,15 +11,7 @@ from dataclasses import replace
 
 from perfmodel.core.errors import DataError
 from perfmodel.models.architecture import Architecture, stacked
-from perfmodel.models.blocks import (
-    CompressedAttention,
-    DenseFfn,
-    Dim,
-    Indexer,
-    LatentAttention,
-    Linear,
-    MoeFfn,
-)
+from perfmodel.models.blocks import DenseFfn, Dim, Linear, MoeFfn
 from perfmodel.models.families._config import Config, Family, divided
 from perfmodel.models.families._decoder import (
     DEEPEST,
@@ -30,6 +22,7 @@ from perfmodel.models.families._decoder import (
     multimodal,
 )
 from perfmodel.models.families._towers import kimi_vision
+from perfmodel.models.mixers import CompressedAttention, Indexer, LatentAttention
 
 
 def _latent(config: Config, indexer: Indexer | None) -> LatentAttention:

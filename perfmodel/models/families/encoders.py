@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from perfmodel.core.errors import DataError
 from perfmodel.models.architecture import Architecture, Layer, Run, stacked
-from perfmodel.models.blocks import DenseFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn
 from perfmodel.models.families._config import Config, Family, divided
 from perfmodel.models.families._decoder import FULL, SLIDING, depth, layer
 from perfmodel.models.families._towers import encoder_layer, linear
+from perfmodel.models.mixers import SoftmaxAttention
 
 
 def _bert(config: Config) -> Architecture:
@@ -46,7 +47,7 @@ def _bert(config: Config) -> Architecture:
 def _modernbert(config: Config) -> Architecture:
     """Every third layer attends globally; the first has no norm before attention."""
     config.skip("decoder_bias", "classifier_bias", "classifier_pooling", "tie_word_embeddings")
-    config.skip("unpad_inputs", "id2label")
+    config.skip("unpad_inputs", "id2label", "position_embedding_type")
     norm_bias = config.flag("norm_bias", default=False)
     attn_bias = config.flag("attention_bias", default=False)
     hidden, count = config.size("hidden_size"), depth(config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.models.architecture import Architecture, Layer, stacked
-from perfmodel.models.blocks import DenseFfn, MoeFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn, MoeFfn
 from perfmodel.models.families._config import Config, Family
 from perfmodel.models.families._decoder import (
     FULL,
@@ -24,6 +24,7 @@ from perfmodel.models.families._decoder import (
     windows,
 )
 from perfmodel.models.families._towers import gemma3_vision, gemma4_vision
+from perfmodel.models.mixers import SoftmaxAttention
 
 
 def _gemma(config: Config, norms: int = 2, period: int = 0) -> Architecture:

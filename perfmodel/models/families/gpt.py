@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.models.architecture import Architecture, Layer, stacked
-from perfmodel.models.blocks import DenseFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn
 from perfmodel.models.families._config import Config, Family, divided
 from perfmodel.models.families._decoder import (
     attention,
@@ -19,6 +19,7 @@ from perfmodel.models.families._decoder import (
     windowed,
     windows,
 )
+from perfmodel.models.mixers import SoftmaxAttention
 
 
 def _heads(config: Config, hidden: int, *keys: str, bias: bool = True) -> SoftmaxAttention:

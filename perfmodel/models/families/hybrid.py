@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from perfmodel.core.errors import DataError
 from perfmodel.models.architecture import Architecture, Layer, Run, stacked
-from perfmodel.models.blocks import DenseFfn, Mamba, MoeFfn
+from perfmodel.models.blocks import DenseFfn, MoeFfn
 from perfmodel.models.families._config import Config, Family
 from perfmodel.models.families._decoder import attention, decoder, depth, layer
+from perfmodel.models.mixers import Mamba
 
 UNBOUNDED = 2**20
 """Context written for models without positions or caches that a length could exceed [tokens]."""
@@ -34,6 +35,7 @@ def _pure(config: Config, mixer: Mamba, hidden: int, tied: bool) -> Architecture
 def _mamba(config: Config) -> Architecture:
     config.skip("d_inner", "fused_add_norm", "pad_vocab_size_multiple", "d_model", "n_layer")
     config.skip("use_mambapy", "use_associative_scan")
+    config.fixed("ssm_cfg", {})
     hidden = config.size("hidden_size", "d_model")
     mixer = Mamba(
         inner=config.size("intermediate_size", default=config.size("expand", default=2) * hidden),
@@ -72,7 +74,7 @@ def _check_heads(config: Config, product: int, inner: int) -> None:
 
 
 def _jamba(config: Config) -> Architecture:
-    config.skip("use_mambapy", "use_associative_scan")
+    config.skip("use_mambapy", "use_associative_scan", "calc_logits_for_entire_prompt")
     hidden, count = config.size("hidden_size"), depth(config)
     mixer, inner = attention(config, hidden), config.size("intermediate_size")
     experts, top_k = config.size("num_experts"), config.size("num_experts_per_tok")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from perfmodel.core.errors import DataError
 from perfmodel.models.architecture import Architecture, Layer
-from perfmodel.models.blocks import DenseFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn
 from perfmodel.models.families._config import Config, Family, divided
 from perfmodel.models.families._decoder import (
     attention,
@@ -24,6 +24,7 @@ from perfmodel.models.families._decoder import (
     windowed,
     windows,
 )
+from perfmodel.models.mixers import SoftmaxAttention
 
 
 def _uniform(
@@ -42,7 +43,8 @@ def _llama(config: Config) -> Architecture:
     return decoder(config, _uniform(config, attention(config, _hidden(config))))
 
 
-def _tied(config: Config) -> Architecture:
+def _smollm3(config: Config) -> Architecture:
+    config.skip("max_window_layers")
     return decoder(config, _uniform(config, attention(config, _hidden(config))), tied=True)
 
 
@@ -68,6 +70,8 @@ def _cohere(config: Config) -> Architecture:
     config.fixed("use_parallel_block", True)
     config.fixed("use_gated_activation", True)
     config.fixed("use_embedding_sharing", True)
+    config.fixed("use_parallel_embedding", False)
+    config.skip("order_of_interleaved_layers", "position_embedding_type", "_sliding_window_pattern")
     layers = _uniform(config, mixer, norms=1, parallel=True, period=4)
     return decoder(config, layers, tied=True)
 
@@ -148,7 +152,7 @@ FAMILY = Family(
         "ministral3": _llama,
         "phi3": _phi3,
         "granite": _llama,
-        "smollm3": _tied,
+        "smollm3": _smollm3,
         "olmo2": _olmo,
         "olmo3": _olmo,
         "exaone4": _exaone4,

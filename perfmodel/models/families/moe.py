@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.models.architecture import Architecture, Layer, stacked
-from perfmodel.models.blocks import DenseFfn, Indexer, MoeFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn, MoeFfn
 from perfmodel.models.families._config import Config, Family, divided
 from perfmodel.models.families._decoder import (
     FULL,
@@ -24,6 +24,7 @@ from perfmodel.models.families._decoder import (
     windows,
 )
 from perfmodel.models.families._towers import llama4_vision
+from perfmodel.models.mixers import Indexer, SoftmaxAttention
 
 CHUNKED = "chunked_attention"
 
@@ -124,6 +125,8 @@ def _minimax_m2(config: Config) -> Architecture:
     config.fixed("attn_type_list", [1] * depth(config))
     mixer = wide_norms(attention(config, config.size("hidden_size")))
     moe = replace(_experts(config), router_bias=config.flag("use_routing_bias", default=True))
+    # all layers have experts, so the width of a dense network is not used
+    config.skip("mlp_intermediate_size")
     # the file counts draft modules whose weights were not published
     config.skip("use_mtp", "num_mtp_modules")
     return decoder(config, [layer(mixer, moe)] * depth(config))

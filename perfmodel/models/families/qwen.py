@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.models.architecture import Architecture, Layer, Run
-from perfmodel.models.blocks import Ffn, GatedDelta, MoeFfn
+from perfmodel.models.blocks import Ffn, MoeFfn
 from perfmodel.models.families._config import Config, Family, divided
 from perfmodel.models.families._decoder import (
     FULL,
@@ -24,6 +24,7 @@ from perfmodel.models.families._decoder import (
     windowed,
 )
 from perfmodel.models.families._towers import qwen_vision
+from perfmodel.models.mixers import GatedDelta
 
 LINEAR = "linear_attention"
 

@@ -14,18 +14,9 @@ from perfmodel.models.architecture import (
     dense_inner,
     moe_layers,
 )
-from perfmodel.models.blocks import (
-    DenseFfn,
-    Dim,
-    GatedDelta,
-    Indexer,
-    LatentAttention,
-    Linear,
-    Mamba,
-    MoeFfn,
-    SoftmaxAttention,
-)
+from perfmodel.models.blocks import DenseFfn, Dim, Linear, MoeFfn
 from perfmodel.models.graph import Conv, OperatorGraph
+from perfmodel.models.mixers import GatedDelta, Indexer, LatentAttention, Mamba, SoftmaxAttention
 
 HIDDEN = 8
 GQA = SoftmaxAttention(heads=4, kv_heads=2, head_dim=3)

@@ -162,6 +162,11 @@ def test_bad_value(key: str, value: object, says: str) -> None:
     assert message.startswith("some/config.json: ")
 
 
+def test_more_active_experts_than_there_are() -> None:
+    table = {**TINY, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 5}
+    assert "a token cannot use 5 of 4 experts" in _message(table)
+
+
 def test_whole_floats_are_sizes() -> None:
     """Some writers store sizes as 48.0."""
     assert hf.read({**TINY, "hidden_size": 48.0}, "m")[0].parameters == PARAMETERS
@@ -235,6 +240,11 @@ _KEPT = ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*"]
         ({"quant_method": "awq", "bits": 4}, "awq"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
+        (
+            {"quant_algo": "NVFP4", "exclude_modules": ["lm_head", "model.layers.0.self_attn*"]},
+            "nvfp4_experts",
+        ),
+        ({"quant_algo": "NVFP4", "exclude_modules": ["layers.0.self_attn.q_a_proj"]}, "nvfp4"),
         ({"quant_algo": "FP8", "producer": {"name": "modelopt"}}, "fp8"),
         ({"quant_method": "compressed-tensors", "config_groups": {"g": _INT4}}, "gptq"),
         (

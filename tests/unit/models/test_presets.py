@@ -7,7 +7,8 @@ import pytest
 
 from perfmodel.core.errors import DataError
 from perfmodel.models import preset
-from perfmodel.models.blocks import LatentAttention, MoeFfn, SoftmaxAttention
+from perfmodel.models.blocks import MoeFfn
+from perfmodel.models.mixers import LatentAttention, SoftmaxAttention
 
 BF16 = 2  # bytes
 # layers with a cache x 2 (keys, values) x KV heads x head dim; MLA: layers x (latent + rotary);

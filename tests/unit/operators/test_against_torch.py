@@ -11,7 +11,8 @@ import pytest
 from perfmodel.core.precision import SCHEMES
 from perfmodel.core.types import TokenGroup
 from perfmodel.models.architecture import Architecture, Layer, Run
-from perfmodel.models.blocks import DenseFfn, LatentAttention, MoeFfn, SoftmaxAttention
+from perfmodel.models.blocks import DenseFfn, MoeFfn
+from perfmodel.models.mixers import LatentAttention, SoftmaxAttention
 from perfmodel.operators.model import step_operators
 from perfmodel.parallel.layout import Layout
 

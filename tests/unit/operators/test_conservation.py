@@ -13,16 +13,8 @@ from perfmodel.core.precision import SCHEMES
 from perfmodel.core.types import TokenGroup
 from perfmodel.memory.fit import sequence_bytes, weight_bytes
 from perfmodel.models.architecture import Architecture, Layer, Run, stacked
-from perfmodel.models.blocks import (
-    DenseFfn,
-    GatedDelta,
-    Indexer,
-    LatentAttention,
-    Linear,
-    Mamba,
-    MoeFfn,
-    SoftmaxAttention,
-)
+from perfmodel.models.blocks import DenseFfn, Linear, MoeFfn
+from perfmodel.models.mixers import GatedDelta, Indexer, LatentAttention, Mamba, SoftmaxAttention
 from perfmodel.operators.base import Operator
 from perfmodel.operators.model import step_operators
 from perfmodel.parallel.layout import Layout, legal
