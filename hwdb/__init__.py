@@ -9,6 +9,8 @@ any formula (that is ``perfmodel``, which imports this package and is never impo
 3350000000000.0
 """
 
+from hwdb.citation import Cited as Cited
+from hwdb.citation import UnknownValue as UnknownValue
 from hwdb.load import NotFound as NotFound
 from hwdb.load import calibration as calibration
 from hwdb.load import cited as cited
@@ -21,12 +23,10 @@ from hwdb.load import modify as modify
 from hwdb.load import node as node
 from hwdb.load import prices as prices
 from hwdb.load import storage as storage
-from hwdb.records import Cited as Cited
 from hwdb.records import Cpu as Cpu
 from hwdb.records import Fabric as Fabric
 from hwdb.records import Gpu as Gpu
 from hwdb.records import Node as Node
 from hwdb.records import Prices as Prices
 from hwdb.records import Storage as Storage
-from hwdb.records import UnknownValue as UnknownValue
 from hwdb.schema import HwdbError as HwdbError

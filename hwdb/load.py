@@ -19,19 +19,8 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from hwdb import schema, units
-from hwdb.records import (
-    KINDS,
-    Calibration,
-    Cited,
-    Cpu,
-    Dtype,
-    Fabric,
-    Gpu,
-    Node,
-    Numeric,
-    Prices,
-    Storage,
-)
+from hwdb.citation import Cited, Numeric
+from hwdb.records import KINDS, Calibration, Cpu, Dtype, Fabric, Gpu, Node, Prices, Storage
 from hwdb.schema import HwdbError
 
 ENTRY_POINTS = "perfmodel.hwdb"

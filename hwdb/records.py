@@ -11,32 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from hwdb.citation import Cited, Unit
 
-Numeric: TypeAlias = "float | NDArray[np.float64]"
-Kind = Literal["datasheet", "reported", "measured", "derived", "estimated", "recalled", "modified"]
 SourceKind = Literal["datasheet", "docs", "whitepaper", "paper", "table", "press", "code", "note"]
 Dtype = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4"]
 Topology = Literal["switch", "mesh", "ring", "torus", "pairs", "pcie-tree"]
 Term = Literal["on-demand", "reserved-1y", "reserved-3y", "spot", "purchase", "owned"]
-
-
-class UnknownValue(LookupError):
-    """A fact the database does not have was needed; the message names it and how to supply it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Marks a field's SI dimension: ``Annotated[Cited, Unit("bytes/s")]``."""
-
-    dimension: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Let pydantic read the file form of a `Cited` (``hwdb.schema`` holds the rules)."""
-        from hwdb.schema import cited_schema
-
-        return cited_schema(self.dimension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +28,6 @@ class Source:
     accessed: str
     kind: SourceKind = "datasheet"
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cited:
-    """One physical fact: a number in SI, as it was written, of what kind, and where it was read.
-
-    ``si`` is nan where the fact is unknown; read it through `value`, which refuses that.
-    """
-
-    si: Numeric
-    dimension: str
-    text: str = ""
-    kind: Kind = "datasheet"
-    source: str = ""
-    at: str = ""
-    note: str = ""
-    low: float | None = None
-    high: float | None = None
-    checked: tuple[str, ...] = ()
-    unknown: str = ""
-    where: str = ""
-
-    @property
-    def value(self) -> Numeric:
-        """The SI number; raises `UnknownValue` if the database does not have it."""
-        if self.unknown:
-            path = self.where.split(": ")[-1]
-            raise UnknownValue(
-                f"{self.where} is unknown ({self.unknown}); supply it with --set {path}=VALUE"
-            )
-        return self.si
-
-    @property
-    def known(self) -> bool:
-        """Whether the database has the number."""
-        return not self.unknown
 
 
 Bytes = Annotated[Cited, Unit("bytes")]

@@ -19,7 +19,8 @@ from functools import reduce
 from typing import Any, Final, Literal, NamedTuple
 
 from hwdb import load, units
-from hwdb.records import KINDS, Cited, Cpu, Gpu, Node, Port, Prices
+from hwdb.citation import Cited
+from hwdb.records import KINDS, Cpu, Gpu, Node, Port, Prices
 
 Database = Mapping[str, Mapping[str, Any]]
 

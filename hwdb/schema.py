@@ -1,7 +1,6 @@
 """The file edge: pydantic reads the records' own annotations, strictly, and reports every error.
 
-A cited value is written ``{ value = "3.35 TB/s", source = "ds", at = "p. 2" }`` or, where nobody
-knows, ``{ unknown = "why" }``. `read` turns one parsed TOML table into a record; `json_schema`
+`read` turns one parsed TOML table into a record (cited values: `hwdb.citation`); `json_schema`
 gives editors the same rules (committed under ``hwdb/schema/``, checked by a test).
 """
 
@@ -10,73 +9,15 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as pydantic_dataclass
-from pydantic_core import core_schema
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from hwdb import units
-from hwdb.records import KINDS, Cited, Kind
+from hwdb.records import KINDS
 
 
 class HwdbError(ValueError):
     """A hardware file that breaks the schema; one line per problem."""
-
-
-@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class CitedEntry:
-    """The file form of a `Cited` value."""
-
-    value: Annotated[str, Field(description="number and unit, like '3.35 TB/s'")] = ""
-    source: Annotated[str, Field(description="key of [sources.*]")] = ""
-    at: Annotated[str, Field(description="where in the source")] = ""
-    kind: Kind = "datasheet"
-    note: str = ""
-    low: Annotated[str, Field(description="lower bound of an estimate")] = ""
-    high: Annotated[str, Field(description="upper bound of an estimate")] = ""
-    checked: Annotated[
-        tuple[str, ...], Field(description="two sources a recalled value was checked against")
-    ] = ()
-    unknown: Annotated[str, Field(description="why nobody knows; excludes value")] = ""
-
-    def cited(self, dimension: str) -> Cited:
-        """Check the entry and convert it to SI; raises ValueError with the reason."""
-        if self.unknown:
-            if self.value:
-                raise ValueError("has both value and unknown")
-            return Cited(float("nan"), dimension, unknown=self.unknown)
-        if not self.value:
-            raise ValueError('needs value = "number unit" or unknown = "why"')
-        if self.kind == "modified":
-            raise ValueError("kind 'modified' is set by --set, never written in a file")
-        if not self.source:
-            raise ValueError("needs a source")
-        low = units.parse(self.low, dimension) if self.low else None
-        high = units.parse(self.high, dimension) if self.high else None
-        value = units.parse(self.value, dimension)
-        if self.kind == "estimated" and (low is None or high is None or not low <= value <= high):
-            raise ValueError("an estimate needs low and high around its value")
-        if self.kind == "recalled" and len(self.checked) < 2:
-            raise ValueError("a recalled value needs two sources in 'checked'")
-        if self.kind in ("derived", "recalled") and not self.note:
-            raise ValueError(f"a {self.kind} value needs a note saying how")
-        return Cited(
-            value, dimension, self.value, self.kind, self.source, self.at, self.note,
-            low, high, self.checked,
-        )  # fmt: skip
-
-
-_ENTRY = TypeAdapter(CitedEntry)
-
-
-def cited_schema(dimension: str) -> core_schema.CoreSchema:
-    """Core schema of a `Cited` field of the given SI dimension."""
-
-    def convert(entry: CitedEntry) -> Cited:
-        return entry.cited(dimension)
-
-    return core_schema.no_info_after_validator_function(convert, _ENTRY.core_schema)
 
 
 @functools.cache

@@ -78,7 +78,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in rows if row[index] not in (None, ""))
         drawn.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
@@ -89,7 +89,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
                       force_terminal=False, highlight=False)  # fmt: skip
     with console.capture() as captured:
         console.print(drawn)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    lines = [title] if title else []  # a title of the table's own would wrap at its width
+    return "\n".join([*lines, *map(str.rstrip, captured.get().splitlines())]) + "\n"
 
 
 def number(value: Any, digits: int = 3) -> str:

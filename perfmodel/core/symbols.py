@@ -136,6 +136,7 @@ _ROWS: Final = (
     # serving
     Symbol("users", r"N", "1", "requests the engine holds at once", 1, 1e7),
     Symbol("others", r"B'", "1", "other users' sequences decoding at once", 0, 1e7),
+    _count("lanes", r"n_b", "batches that run at once: replicas, stages", 1e7),
     Symbol("running", r"B", "1", "sequences decoding at once", 0, 1e7),
     Symbol("chunk", r"c", "1", "prompt tokens in one mixed step", 1, 1e8),
     Symbol("mixed_share", r"f", "1", "share of steps that carry prompt tokens", 0, 1),

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Literal
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 
 Phase = Literal["prefill", "decode"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core.formula import formula
 
 DEFINITION = "definition"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.core.formula import label
 from perfmodel.core.precision import Precision

@@ -81,8 +81,43 @@ def stacked(layers: Iterable[Layer]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """Everything around the layers of a network.
+
+    Parameters
+    ----------
+    tied : bool
+        Head shares the embedding's weights.
+    causal : bool
+        Decoder (tokens see the past only) or encoder.
+    head, head_bias : bool
+        Whether a language-model head exists, and has a bias.
+    norm_bias, final_norm, embedding_norms : norm layout
+        Bias in norms; a norm after the last layer; norms right after the embedding.
+    positions, token_types : int
+        Rows of learned position and segment tables.
+    extra : tuple of Linear
+        Maps applied once per sequence or pass (pooler, projector, patch embedding).
+    extra_elements : int
+        Other parameters outside the layers.
+    """
+
+    tied: bool = False
+    causal: bool = True
+    head: bool = True
+    head_bias: bool = False
+    norm_bias: bool = False
+    final_norm: bool = True
+    embedding_norms: int = 0
+    positions: int = 0
+    token_types: int = 0
+    extra: tuple[Linear, ...] = ()
+    extra_elements: int = 0
+
+
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(Details):
     """A network's shape.
 
     Parameters
@@ -93,18 +128,6 @@ class Architecture:
         Width of the residual stream, vocabulary, longest supported sequence [tokens].
     runs : tuple of Run
         Layers in order.
-    tied : bool
-        Head shares the embedding's weights.
-    causal : bool
-        Decoder (tokens see the past only) or encoder.
-    head : bool
-        Whether a language-model head exists.
-    norm_bias, final_norm, embedding_norms : norm layout
-        Bias in norms; a norm after the last layer; norms right after the embedding.
-    positions, token_types : int
-        Rows of learned position and segment tables.
-    extra : tuple of Linear
-        Maps applied once per sequence or pass (pooler, projector, patch embedding).
     mtp : tuple of Run
         Multi-token-prediction layers, stored beside the main model and used only for drafting.
     encoder : Architecture or None
@@ -120,17 +143,6 @@ class Architecture:
     vocab: int
     context: int
     runs: tuple[Run, ...]
-    tied: bool = False
-    causal: bool = True
-    head: bool = True
-    head_bias: bool = False
-    norm_bias: bool = False
-    final_norm: bool = True
-    embedding_norms: int = 0
-    positions: int = 0
-    token_types: int = 0
-    extra: tuple[Linear, ...] = ()
-    extra_elements: int = 0
     mtp: tuple[Run, ...] = ()
     encoder: Architecture | None = None
     towers: tuple[Architecture, ...] = ()

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from perfmodel.core.errors import DataError, near
-from perfmodel.models.architecture import Architecture, Layer, Run, stacked
-from perfmodel.models.blocks import DenseFfn, Linear, MoeFfn
+from perfmodel.core.strict import validated
+from perfmodel.models.architecture import Architecture, Details, Layer, Run, stacked
+from perfmodel.models.blocks import DenseFfn, MoeFfn
 from perfmodel.models.mixers import (
     CompressedAttention,
     GatedDelta,
@@ -66,31 +65,24 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The keys of a network in a preset file."""
+class _Part(Details):
+    """The keys of a network in a preset file: `Details`, and its layers as names and patterns."""
 
     hidden: int
+    vocab: int = 0
+    context: int = 0
     layers: int = 0
     pattern: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
     layer: dict[str, dict[str, Any]] = field(default_factory=lambda: {})
-    vocab: int = 0
-    context: int = 0
-    tied: bool = False
-    causal: bool = True
-    head: bool = True
-    head_bias: bool = False
-    norm_bias: bool = False
-    final_norm: bool = True
-    embedding_norms: int = 0
-    positions: int = 0
-    token_types: int = 0
-    extra: tuple[Linear, ...] = ()
-    extra_elements: int = 0
     mtp: tuple[str, ...] = ()
     encoder: dict[str, Any] | None = None
     tower: dict[str, dict[str, Any]] = field(default_factory=lambda: {})
     graph: dict[str, Any] | None = None
+
+    def details(self) -> dict[str, Any]:
+        """What an `Architecture` takes over as it stands."""
+        return {name: getattr(self, name) for name in Details.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,17 +194,7 @@ def read(name: str, table: dict[str, Any]) -> Architecture:
         vocab=part.vocab,
         context=part.context,
         runs=_runs(_names(part, name), layers, name),
-        tied=part.tied,
-        causal=part.causal,
-        head=part.head,
-        head_bias=part.head_bias,
-        norm_bias=part.norm_bias,
-        final_norm=part.final_norm,
-        embedding_norms=part.embedding_norms,
-        positions=part.positions,
-        token_types=part.token_types,
-        extra=part.extra,
-        extra_elements=part.extra_elements,
+        **part.details(),
         mtp=_runs(list(part.mtp), layers, name),
         encoder=read(f"{name}:encoder", part.encoder) if part.encoder else None,
         towers=towers,
@@ -265,21 +247,3 @@ def _graph(table: dict[str, Any], name: str) -> Any:
     from perfmodel.models.families import graphs
 
     return graphs.build(name, table)
-
-
-@functools.cache
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    cls.__pydantic_config__ = ConfigDict(extra="forbid")
-    return TypeAdapter(cls)
-
-
-def validated(cls: type[Any], table: dict[str, Any], where: str) -> Any:
-    """Build a dataclass from plain data, reporting every unknown, missing or mistyped key."""
-    try:
-        return _adapter(cls).validate_python(table)
-    except ValidationError as error:
-        rows = [
-            f"{'.'.join(map(str, row['loc']))}: {row['msg']}"
-            for row in error.errors(include_url=False)
-        ]
-        raise DataError(f"{where}: {'; '.join(rows)}") from None

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 
 Family = Literal["gemm", "attention", "moe", "pointwise", "scan", "conv", "collective"]
 Collective = Literal["all_reduce", "all_gather", "all_to_all", "point_to_point"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core.precision import Precision
 from perfmodel.core.types import TokenGroup
 from perfmodel.models.architecture import Architecture

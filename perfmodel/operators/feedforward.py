@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.models.blocks import DenseFfn, Ffn, Linear, MoeFfn
 from perfmodel.operators.base import Collective, Operator, total

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.core.types import TokenGroup
 from perfmodel.models.blocks import Dim, Linear

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.core.precision import Precision
 from perfmodel.core.types import TokenGroup

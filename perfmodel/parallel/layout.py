@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core.types import Reason
 from perfmodel.models.architecture import Architecture, moe_layers
 from perfmodel.models.blocks import MoeFfn

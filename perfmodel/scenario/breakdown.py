@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core.types import Reason
 from perfmodel.scenario.estimate import Estimate, is_single_pass
 from perfmodel.step.step import Step

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from typing import Any, cast
 
 import hwdb
-from hwdb.records import Calibration, Cited
+from hwdb.citation import Cited
+from hwdb.records import Calibration
 from hwdb.units import show
 from perfmodel.core.errors import ValidityError
 from perfmodel.core.version import VERSION

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hwdb.records import Numeric, UnknownValue
+from hwdb.citation import Numeric, UnknownValue
 from perfmodel.core import xp
 from perfmodel.core.errors import InfeasibleError, MissingDataError, UsageError, near
 from perfmodel.core.types import Reason
@@ -216,7 +216,7 @@ def _answer(resolved: Resolved) -> Estimate:
             resolved,
             memory,
             None,
-            Verdict(int(Reason[error.reason.upper()]), str(error), error.nearest),
+            Verdict(_unless_layout(verdict, error.reason), str(error), error.nearest),
         )
     saturated = np.asarray(steady.saturated)
     if np.any(saturated):
@@ -228,6 +228,13 @@ def _answer(resolved: Resolved) -> Estimate:
         else:
             verdict = replace(verdict, reason=code)
     return Estimate(resolved, memory, steady, verdict)
+
+
+def _unless_layout(verdict: Verdict, reason: str) -> Any:
+    """A missing unit or network concerns all points but those that no layout allows anyway."""
+    code = int(Reason[reason.upper()])
+    known = np.asarray(verdict.reason)
+    return code if known.ndim == 0 else np.where(known == int(Reason.LAYOUT), known, code)
 
 
 def is_single_pass(architecture: Architecture) -> bool:

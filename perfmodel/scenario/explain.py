@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hwdb
-from hwdb.records import Cited, Numeric, UnknownValue
+from hwdb.citation import Cited, Numeric, UnknownValue
 from hwdb.units import show
 from perfmodel.core.errors import MissingDataError, UsageError, near
 from perfmodel.core.formula import Call, recording
@@ -23,16 +23,16 @@ from perfmodel.scenario.estimate import Estimate, estimate
 from perfmodel.scenario.scenario import Scenario
 from perfmodel.time.operator_time import OperatorTime
 
-# Metric -> attribute of the answer whose chain is shown.
+# Metric -> attribute of the answer whose chain is shown, and its row of the nomenclature.
 CHAINS = {
-    "tpot": ("steady", "tpot"),
-    "ttft": ("steady", "ttft"),
-    "e2el": ("steady", "e2el"),
-    "request_throughput": ("steady", "request_rate"),
-    "memory": ("memory", "pool"),
-    "power": ("", "power"),
-    "energy_per_token": ("", "energy_per_token"),
-    "cost_per_mtok": ("", "cost_per_token"),
+    "tpot": ("steady", "tpot", "tpot"),
+    "ttft": ("steady", "ttft", "ttft"),
+    "e2el": ("steady", "e2el", "e2el"),
+    "request_throughput": ("steady", "request_rate", "request_rate"),
+    "memory": ("memory", "pool", "kv_pool"),
+    "power": ("", "power", "power"),
+    "energy_per_token": ("", "energy_per_token", "energy_per_token"),
+    "cost_per_mtok": ("", "cost_per_token", "cost_per_token"),
 }
 
 
@@ -138,20 +138,15 @@ def explain(
                          f"choose from {', '.join(CHAINS)}")  # fmt: skip
     with recording() as trace:
         answer = estimate(scenario, **question)
-        owner, attribute = CHAINS[name]
+        owner, attribute, symbol = CHAINS[name]
         holder = getattr(answer, owner) if owner else answer
         try:
             target = None if holder is None or answer.steady is None else getattr(holder, attribute)
         except UnknownValue as error:
             raise MissingDataError(str(error)) from None
     origin = _Origins(trace.calls, answer)
-    chain = None if target is None else origin.node(_result_symbol(origin, target), target)
+    chain = None if target is None else origin.node(symbol, target)
     return Explanation(name, answer, chain, _operator_chains(origin, answer))
-
-
-def _result_symbol(origin: _Origins, target: Numeric) -> str:
-    call = origin.calls.get(id(target))
-    return call.formula.result if call else "tpot"
 
 
 def _operator_chains(origin: _Origins, answer: Estimate) -> dict[str, Node]:

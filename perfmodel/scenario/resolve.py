@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 import hwdb
+from hwdb.citation import Numeric, UnknownValue
 from hwdb.load import NotFound, modify
-from hwdb.records import Gpu, Numeric, UnknownValue
+from hwdb.records import Gpu
 from hwdb.units import UnitError
 from perfmodel.core.errors import DataError, MissingDataError, UsageError, near
 from perfmodel.core.precision import Precision, scheme

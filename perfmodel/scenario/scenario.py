@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core.errors import UsageError
 from perfmodel.core.symbols import SYMBOLS, Symbol
 
@@ -95,12 +95,19 @@ class Scenario:
         Raises
         ------
         UsageError
-            Not a number, not finite, out of range, not whole; or both load axes given.
+            Not a number, not finite, out of range, not whole; arrays that do not broadcast; or both
+            load axes given.
         """
         for name, symbol in SYMBOL_OF.items():
             value = getattr(self, name)
             if value is not None:
                 _check_number(name, value, SYMBOLS[symbol])
+        shapes = {name: np.shape(value) for name, value in self.numbers().items()}
+        try:
+            np.broadcast_shapes(*shapes.values())
+        except ValueError:
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
+            raise UsageError(f"arrays of shapes that do not broadcast: {given}") from None
         if self.max_concurrency is not None and self.request_rate is not None:
             raise UsageError("give --max-concurrency or --request-rate, not both")
         if np.any(np.asarray(self.prefix) >= np.asarray(self.isl)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.core.formula import label
 from perfmodel.core.precision import Precision
@@ -171,7 +171,8 @@ def _closed(system: System, load: Load, lanes: Numeric, concurrency: Numeric) ->
     point, residence = settle(running, system.detail)
     rate = steady.closed_rate(users, residence, steps, point.tpot)
     wait = steady.admission_wait(concurrency, users, rate)
-    return _result(system, point, load, running, users, residence, wait, rate * lanes, lanes, False)
+    total = steady.deployment_rate(rate, lanes)
+    return _result(system, point, load, running, users, residence, wait, total, lanes, False)
 
 
 def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
@@ -185,8 +186,9 @@ def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
     wanted = steady.open_running(rate, steps, point.tpot)
     wait = steady.open_wait(rate, point.slot)
     saturated = (rate * point.slot >= 1) | (wanted > limit)
+    total = steady.deployment_rate(rate, lanes)
     return _result(
-        system, point, load, running, limit, point.prefill, wait, rate * lanes, lanes, saturated
+        system, point, load, running, limit, point.prefill, wait, total, lanes, saturated
     )
 
 
@@ -247,7 +249,7 @@ def _result(
         users=users,
         chunk=point.chunk,
         prefill_time=point.prefill,
-        queue_time=wait + residence - point.prefill,
+        queue_time=wait + xp.maximum(residence - point.prefill, 0.0),
         ttft=ttft,
         tpot=point.tpot,
         e2el=steady.mean_e2el(ttft, point.tpot, load.decode_steps),

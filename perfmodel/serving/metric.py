@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core.registry import Registry
 
 

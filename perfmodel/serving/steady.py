@@ -11,7 +11,7 @@ What is not here: bursts, percentiles and schedulers (the simulator's work), eng
 
 from __future__ import annotations
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.core.formula import formula
 
@@ -113,6 +113,12 @@ def closed_rate(
 ) -> Numeric:
     """Requests finished per second by ``users`` that always have one in flight [1/s]."""
     return users / (residence + decode_steps * tpot)
+
+
+@formula("request_rate", "definition")
+def deployment_rate(request_rate: Numeric, lanes: Numeric) -> Numeric:
+    """Requests finished per second by all lanes of a deployment [1/s]."""
+    return request_rate * lanes
 
 
 @formula("queue_time", LITTLE)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core.precision import Precision
 from perfmodel.core.types import TokenGroup
 from perfmodel.models.architecture import Architecture

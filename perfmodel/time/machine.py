@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import hwdb
-from hwdb.records import Calibration, Gpu, Node, Numeric
+from hwdb.citation import Numeric
+from hwdb.records import Calibration, Gpu, Node
 from perfmodel.core.errors import InfeasibleError
 from perfmodel.core.precision import Precision
 from perfmodel.core.types import Reason

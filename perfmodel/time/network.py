@@ -7,7 +7,7 @@ a switch or a full mesh; rings over fewer links appear as a lower ``link``.
 
 from __future__ import annotations
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.core.formula import formula
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwdb.records import Numeric
+from hwdb.citation import Numeric
 from perfmodel.core import xp
 from perfmodel.core.errors import InfeasibleError
 from perfmodel.core.formula import label

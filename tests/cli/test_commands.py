@@ -218,8 +218,10 @@ def test_a_reader_who_leaves_early_sees_no_complaint():
 
 
 def test_from_vllm_is_the_same_question(perfmodel):
-    flags = ("-tp 2 -pp 2 --kv-cache-dtype fp8 --quantization fp8 --max-model-len 32768 "
-             "--max-num-seqs 64 --max-num-batched-tokens 4096 --gpu-memory-utilization 0.85")  # fmt: skip
+    flags = (
+        "-tp 2 -pp 2 --kv-cache-dtype fp8 --quantization fp8 --max-model-len 32768 "
+        "--max-num-seqs 64 --max-num-batched-tokens 4096 --gpu-memory-utilization 0.85"
+    )
     load = "--gpu h100-sxm --isl 2000 --osl 300 --max-concurrency 32 --json"
     asked = perfmodel(f"estimate --model Qwen/Qwen3-32B {flags} {load}")
     pasted = perfmodel(f"estimate --from-vllm 'vllm serve Qwen/Qwen3-32B {flags}' {load}")
@@ -408,7 +410,9 @@ def test_hw_show_cites_every_value(perfmodel):
         assert row["kind"] == "unknown" or row["url"].startswith("https://")
     text = perfmodel("hw show h100-sxm").out
     assert "3.35 TB/s" in text
-    assert "unknown: " in perfmodel("hw show tpu-v5p").out
+    unknown = {row["what"]: row for row in perfmodel("hw show inferentia2 --json").json()["values"]}
+    assert unknown["power.tdp"]["kind"] == "unknown"
+    assert unknown["power.tdp"]["value"].startswith("unknown: ")
 
 
 def test_hw_check_reports_counts_and_no_error(perfmodel):

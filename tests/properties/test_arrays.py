@@ -59,10 +59,13 @@ def test_arrays_give_what_scalars_give(asked: tuple[dict[str, Any], list[str]]) 
     for point in range(POINTS):
         single = estimate(**(question | {name: float(question[name][point]) for name in varied}))
         assert int(single.verdict.reason) == reasons[point]
-        for name, value in single.results().items():
+        for name, value in (results := single.results()).items():
+            # a wait is the difference of two times: exact to a share of those
+            slack = 1e-12 * results["ttft_ms"] if name == "queue_time_ms" else 0.0
             np.testing.assert_allclose(
-                np.broadcast_to(columns[name], (POINTS,))[point], value, rtol=1e-12, err_msg=name
-            )
+                np.broadcast_to(columns[name], (POINTS,))[point], value, rtol=1e-12,
+                atol=np.nan_to_num(slack), err_msg=name,
+            )  # fmt: skip
 
 
 @given(made.closed_loops())
@@ -78,7 +81,7 @@ def test_axes_broadcast(question: dict[str, Any]) -> None:
 
 
 def test_shapes_that_do_not_broadcast_are_refused() -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"do not broadcast: isl \(2,\), osl \(3,\)"):
         estimate(
             model="meta-llama/Llama-3.1-8B", gpu="h100-sxm",
             isl=np.array([1.0, 2.0]), osl=np.array([1.0, 2.0, 3.0]),

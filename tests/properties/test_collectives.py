@@ -79,7 +79,9 @@ def test_two_levels_never_beat_one_large_domain(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(machines(), st.lists(messages, min_size=4, max_size=4))
-def test_arrays_give_what_scalars_give(kind: Collective, where: Machine, sizes: list[float]) -> None:
+def test_arrays_give_what_scalars_give(
+    kind: Collective, where: Machine, sizes: list[float]
+) -> None:
     group = np.array([1.0, 2.0, where.domain, where.domain * 4])
     table = spent(where, kind, np.array(sizes), group)
     for i, size in enumerate(sizes):

@@ -13,6 +13,7 @@ from perfmodel.step.step import run_step
 from perfmodel.time.machine import Machine
 from tests.properties import strategies as made
 
+
 @given(st.data())
 def test_more_tokens_never_take_less_time(data: Any) -> None:
     model, where = data.draw(made.decoders), made.usual(data.draw(made.gpus))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from perfmodel.core.errors import DataError, near
+from perfmodel.core.strict import validated
 from perfmodel.models.graph import Attend, Conv, GraphNode, Matmul, OperatorGraph, Pointwise
 
 
@@ -249,9 +250,6 @@ def build(name: str, table: Mapping[str, Any]) -> OperatorGraph:
     >>> build("r50", {"kind": "resnet", "depths": [3, 4, 6, 3]}).elements
     25557032
     """
-    # the format's strict reader is the preset module's, which imports this one when it needs it
-    from perfmodel.models.preset import validated
-
     fields = dict(table)
     kind = str(fields.pop("kind", ""))
     if kind not in _KINDS:
