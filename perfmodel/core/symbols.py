@@ -111,7 +111,6 @@ _ROWS: Final = (
     Symbol("latency", r"\alpha", "s", "latency of one hop", 0, 1),
     _share("compute_efficiency", r"\eta_c", "achieved share of the peak rate"),
     _share("memory_efficiency", r"\eta_m", "achieved share of the memory bandwidth"),
-    _share("link_efficiency", r"\eta_\ell", "achieved share of the link bandwidth"),
     Symbol("overhead", r"t_0", "s", "fixed cost of a kernel", 0, 1),
     Symbol("intensity", r"I_a", "FLOP/B", "arithmetic intensity"),
     Symbol("ridge", r"I^*", "FLOP/B", "ridge point of the roofline"),

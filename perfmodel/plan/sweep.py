@@ -54,11 +54,11 @@ class Sweep:
             raise UsageError(
                 "to_frame() needs pandas: pip install 'perfmodel[distributed]'"
             ) from None
-        index = pandas.MultiIndex.from_product(list(self.axes.values()), names=list(self.axes))
-        frame = pandas.DataFrame(
-            {name: col.ravel() for name, col in self.columns.items()}, index=index
-        )
-        frame = frame.reset_index() if self.axes else frame
+        frame = pandas.DataFrame({name: col.ravel() for name, col in self.columns.items()})
+        if self.axes:
+            values = list(self.axes.values())
+            frame.index = pandas.MultiIndex.from_product(values, names=list(self.axes))
+            frame = frame.reset_index()
         frame["reason"] = [Reason(int(code)).name.lower() for code in frame["reason"]]
         return frame
 

@@ -339,7 +339,8 @@ def _verdict(resolved: Resolved, memory: Footprint) -> Verdict:
 
 
 def _shortage(resolved: Resolved, memory: Footprint) -> tuple[str, str]:
-    if np.ndim(memory.pool) or np.ndim(memory.longest):
+    many = (memory.pool, memory.longest, *resolved.scenario.numbers().values())
+    if any(np.ndim(value) for value in many):
         return "does not fit in device memory", ""
     need = memory.fixed + memory.longest
     have = resolved.machine.capacity * resolved.scenario.gpu_memory_utilization

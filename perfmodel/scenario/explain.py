@@ -155,7 +155,10 @@ def _operator_chains(origin: _Origins, answer: Estimate) -> dict[str, Node]:
         return {}
     timed: list[OperatorTime] = list(answer.steady.decode.operators)
     timed.sort(key=lambda item: -float(item.total))
-    return {item.operator.name: origin.node("kernel_time", item.time) for item in timed}
+    chains: dict[str, Node] = {}
+    for item in timed:  # layers of several kinds have operators of one name: the slowest speaks
+        chains.setdefault(item.operator.name, origin.node("kernel_time", item.time))
+    return chains
 
 
 class _Origins:

@@ -58,9 +58,10 @@ class Machine:
         What the driver reports, or what the vendor prints if that is unknown or overridden.
         """
         memory = self.gpu.memory
-        if memory.usable is None or memory.capacity.kind == "modified":
+        usable = memory.usable
+        if usable is None or not usable.known or memory.capacity.kind == "modified":
             return memory.capacity.value
-        return memory.usable.value
+        return usable.value
 
     def peak(self, math: str, vector: bool = False) -> Numeric:
         """Dense rate of a datapath [FLOP/s].
@@ -106,7 +107,7 @@ _VECTOR_SHARE = 16.0
 
 def machine(gpu: Gpu, node: Node, calibration: Calibration) -> Machine:
     """Resolve a GPU in its node: link bandwidths, domain, network share."""
-    inside = Wire(0.0, 0.0)
+    inside = Wire(float("inf"), 0.0)  # a device alone: nothing to cross
     domain: Numeric = 1.0
     if node.scale_up is not None:
         fabric = hwdb.fabric(node.scale_up.fabric)

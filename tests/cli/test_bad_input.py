@@ -131,7 +131,11 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     (f"{ON} h100-sxm -q nvfp4", 3, ("h100-sxm", "no fp4", "--quantization awq")),
     (f"{ON} h100-sxm -q int4", 3, ("h100-sxm", "no int4", "--quantization awq")),
     (f"{ON} v100-sxm2 -q int8", 3, ("v100-sxm2", "no int8", "fp16")),
-    (f"{OF} meta-llama/Llama-3.1-70B", 3, (r"needs 1\d\d.\d GB", "80 GB", "-tp 4")),
+    (
+        f"{OF} meta-llama/Llama-3.1-70B",
+        3,
+        (r"needs 1\d\d.\d GB", r"has 7\d.\d GB usable", r"-tp \d$"),
+    ),
     (f"{E} --isl 200000", 3, ("200256 tokens", "131072")),
     (f"{E} --max-model-len 1000", 3, ("1280 tokens", "1000")),
     (f"{E} --request-rate 1000", 3, ("1000 requests/s", "--num-gpus", "--request-rate")),
@@ -294,7 +298,6 @@ def test_the_hint_about_an_unknown_fact_works(folder, perfmodel, monkeypatch):
     ("line", "nearest", "better"),
     [
         (f"{E} -tp 3", "tp of 1, 2,", f"{E} -tp 2"),
-        (f"{OF} meta-llama/Llama-3.1-70B", "-tp 4", f"{OF} meta-llama/Llama-3.1-70B -tp 4"),
         (f"{E} -tp 4 --num-gpus 6", "a multiple", f"{E} -tp 4 --num-gpus 8"),
         (f"{ON} h100-sxm -q nvfp4", "--quantization awq", f"{ON} h100-sxm -q awq"),
         (f"{ON} a100-sxm-80gb -q fp8", "--quantization fp8_wo", f"{ON} a100-sxm-80gb -q fp8_wo"),
@@ -305,3 +308,11 @@ def test_the_hint_about_an_unknown_fact_works(folder, perfmodel, monkeypatch):
 def test_the_nearest_feasible_change_is_feasible(line, nearest, better, perfmodel):
     assert f"nearest: {nearest}" in perfmodel(line).err
     assert perfmodel(better).code == 0
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-70B", "deepseek-ai/DeepSeek-V3"])
+def test_the_smallest_layout_that_fits_fits_and_half_of_it_does_not(model, perfmodel):
+    found = re.search(r"nearest: -tp (\d+)$", perfmodel(f"{OF} {model}").err)
+    assert found is not None
+    assert perfmodel(f"{OF} {model} -tp {found[1]}").code == 0
+    assert perfmodel(f"{OF} {model} -tp {int(found[1]) // 2}").code == 3

@@ -410,9 +410,17 @@ def test_hw_show_cites_every_value(perfmodel):
         assert row["kind"] == "unknown" or row["url"].startswith("https://")
     text = perfmodel("hw show h100-sxm").out
     assert "3.35 TB/s" in text
-    unknown = {row["what"]: row for row in perfmodel("hw show inferentia2 --json").json()["values"]}
-    assert unknown["power.tdp"]["kind"] == "unknown"
-    assert unknown["power.tdp"]["value"].startswith("unknown: ")
+
+
+def test_hw_show_says_what_nobody_knows(perfmodel, tmp_path, monkeypatch):
+    toy = 'base = "h100-sxm"\nname = "Toy"\n[power]\nidle = { unknown = "never published" }'
+    (tmp_path / "gpus" / "acme").mkdir(parents=True)
+    (tmp_path / "gpus" / "acme" / "toy.toml").write_text(toy)
+    monkeypatch.setenv("PERFMODEL_HWDB", str(tmp_path))
+    rows = {row["what"]: row for row in perfmodel("hw show toy --json").json()["values"]}
+    assert rows["power.idle"]["value"] == "unknown: never published"
+    assert rows["power.idle"]["kind"] == "unknown"
+    assert "unknown: never published" in perfmodel("hw show toy").out
 
 
 def test_hw_check_reports_counts_and_no_error(perfmodel):

@@ -15,6 +15,17 @@ from hwdb.records import KINDS
 # performance-of-h100/244727). With-sparsity figures would come out at twice these.
 TENSOR_CORES = {"volta": 1024, "ampere": 2048, "hopper": 4096}
 
+# How a value's path begins where it is named to the user, as in ``--set gpu.power.idle=50W``.
+SINGULAR = {
+    "gpus": "gpu",
+    "cpus": "cpu",
+    "nodes": "node",
+    "fabrics": "fabric",
+    "storage": "storage",
+    "prices": "price",
+    "calibrations": "calibration",
+}
+
 EVERY = [(kind, name) for kind in KINDS for name in load.ls(kind)]
 
 
@@ -48,7 +59,7 @@ def test_values_are_finite_and_cited_or_say_why_not(kind, name):
     cited = list(load.cited(record))
     assert cited
     for path, value in cited:
-        assert value.where == f"{name}: {path}"
+        assert value.where == f"{name}: {SINGULAR[kind]}.{path}"
         if value.known:
             assert math.isfinite(value.value), path
             assert value.source in record.sources, path

@@ -1,4 +1,4 @@
-"""What every metric promises: one file, one column, a definition, finite values on a sane answer."""
+"""What every metric promises: one file, one column, a definition, finite on a sane answer."""
 
 import re
 from pathlib import Path

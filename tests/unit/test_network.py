@@ -142,6 +142,20 @@ def test_arrays_give_what_scalars_give(kind: Collective) -> None:
             assert table[i, j] == spent(where, kind, float(message), float(group))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_device_nodes_use_the_network_only(kind: Collective) -> None:
+    gpu = hwdb.gpu("jetson-orin")
+    alone = machine(gpu, hwdb.node(gpu.node), hgx().calibration)
+    assert (alone.domain, alone.outside) == (1, None)
+    assert spent(alone, kind, 1e6, 1.0) == 0
+    with pytest.raises(InfeasibleError, match="no outer network"):
+        spent(alone, kind, 1e6, 2.0)
+    wired = replace(alone, outside=Wire(50e9, 5e-6, direct=False))
+    moved = {"all_reduce": 1e6, "all_gather": 0.5e6, "all_to_all": 0.5e6, "point_to_point": 1e6}
+    hops = 2 if kind == "all_reduce" else 1
+    assert spent(wired, kind, 1e6, 2.0) == pytest.approx(hops * 5e-6 + moved[kind] / 50e9)
+
+
 def test_a_collective_operator_takes_its_count() -> None:
     where = hgx()
     made = Operator("sum", "collective", 64.0, collective="all_reduce", message=1e6, group=8.0)

@@ -8,13 +8,13 @@ import pytest
 
 from perfmodel.cli.options import _FLAGS
 from perfmodel.core.errors import UsageError
+from perfmodel.core.symbols import SYMBOLS
 from perfmodel.scenario.estimate import estimate
-from perfmodel.scenario.scenario import _RANGES, KINDS, NUMBERS, Scenario
+from perfmodel.scenario.scenario import KINDS, NUMBERS, SYMBOL_OF, Scenario
 
 FIELDS = {item.name for item in dataclasses.fields(Scenario)}
 ASKED = {"model": "meta-llama/Llama-3.1-8B", "gpu": "h100-sxm"}
-# Both load axes cannot be given at once, a prefix must be shorter than the prompt.
-ROOM = {"isl": 1e8, "prefix": 0}
+PER_HOUR = {"price": 3600.0}  # asked for in USD per hour, per second in the nomenclature
 
 
 def test_every_field_is_a_kind_a_number_or_an_override():
@@ -37,16 +37,16 @@ def test_defaults_are_legal():
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_ranges_hold_at_their_ends_and_not_beyond(name):
-    low, high, whole = _RANGES[name]
+    row, scale = SYMBOLS[SYMBOL_OF[name]], PER_HOUR.get(name, 1.0)
+    low, high = row.low * scale, row.high * scale
 
     def check(value):
         Scenario(**(ASKED | {"isl": 1e8} | {name: value})).check()
 
-    legal = [low, high if name != "prefix" else high / 2]
+    legal = [low, high if name != "prefix" else high / 2]  # shorter than the prompt
     for value in [*legal, np.array(legal)]:
         check(value)
-    beyond = [low - 1, high * 2 + 1, np.array([low, high * 2 + 1])]
-    for value in beyond:
+    for value in (low - 1, high * 2 + 1, np.array([low, high * 2 + 1])):
         with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .* out of range"):
             check(value)
     for value in (float("nan"), float("inf"), -float("inf"), np.array([low, np.nan]), True):
@@ -55,9 +55,15 @@ def test_ranges_hold_at_their_ends_and_not_beyond(name):
     for value in ("many", object(), [[1, 2], [3]]):
         with pytest.raises(UsageError, match="is not a number"):
             check(value)
-    if whole:
+    if row.whole:
         with pytest.raises(UsageError, match="is not a whole number"):
             check(low + 0.5)
+
+
+def test_arrays_must_broadcast():
+    Scenario(**ASKED, isl=np.ones((3, 1)), osl=np.ones(4)).check()
+    with pytest.raises(UsageError, match=r"do not broadcast: isl \(3,\), osl \(4,\)"):
+        Scenario(**ASKED, isl=np.ones(3), osl=np.ones(4)).check()
 
 
 def test_both_load_axes_are_refused():

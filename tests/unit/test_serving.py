@@ -97,7 +97,7 @@ def test_open_queue_is_that_of_deterministic_service() -> None:
     assert steady.open_wait(np.array([5.0, 20.0]), 0.1).tolist() == [pytest.approx(0.05), np.inf]
 
 
-# --- the loop over the step function ----------------------------------------------------------------
+# --- the loop over the step function --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("isl", "osl"), [(1000, 1000), (100, 2), (100_000, 10), (8000, 500)])

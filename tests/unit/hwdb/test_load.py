@@ -89,7 +89,7 @@ def test_variant_overrides_only_what_it_says(write):
     assert (big.id, big.name, big.released) == ("toy-big", "Toy big", toy.released)
     assert (big.memory.capacity.value, big.memory.type) == (141e9, "HBM3")
     assert big.peak["bf16"].value == toy.peak["bf16"].value
-    assert big.peak["bf16"].where == "toy-big: peak.bf16"
+    assert big.peak["bf16"].where == "toy-big: gpu.peak.bf16"
     assert big.sources == toy.sources
 
 

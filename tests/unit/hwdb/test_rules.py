@@ -31,6 +31,7 @@ SOUND: dict[str, dict[str, dict[str, Any]]] = {
             "memory": {
                 "type": "HBM3",
                 "capacity": cited("80 GB"),
+                "usable": cited("81559 MiB"),
                 "bandwidth": cited("3.35 TB/s"),
                 "l2": cited("50 MiB"),
             },
@@ -227,6 +228,13 @@ SLIPS: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("memory-type", "gpus/toy: memory.bandwidth", [("gpus/toy/memory.type", "GDDR6X")]),
     ("memory-type", "gpus/toy: memory.type", [("gpus/toy/memory.type", "core rope")]),
     ("memory-type", "cpus/core: memory.bandwidth", [("cpus/core/memory.bandwidth", "3 TB/s")]),
+    ("usable-memory", "gpus/toy: memory.usable", [("gpus/toy/memory.usable", "40960 MiB")]),
+    ("usable-memory", "gpus/toy: memory.usable", [("gpus/toy/memory.usable", "81 GiB")]),
+    (
+        "usable-memory",
+        "gpus/toy: memory.usable",
+        [("gpus/toy/memory.unified", True), ("gpus/toy/memory.usable", "52 GB")],
+    ),
     ("dtype-ratios", "gpus/toy: peak.fp8", [("gpus/toy/peak.fp8", "3957.8 TFLOP/s")]),
     ("dtype-ratios", "gpus/toy: peak.int8", [("gpus/toy/peak.int8", "3957.8 TOP/s")]),
     ("dtype-ratios", "gpus/toy: peak.tf32", [("gpus/toy/peak.tf32", "989.4 TFLOP/s")]),
@@ -311,6 +319,11 @@ INNOCENT: list[tuple[str, list[tuple[str, Any]]]] = [
         ("gpus/two/", {**SECOND, "sources": {"ds": DS, "b": PAGE_B}}),
     ]),
     ("capacity printed in GiB", [("gpus/toy/memory.capacity", "80 GiB")]),
+    ("a part whose driver nobody ran", [("gpus/toy/memory.usable", None)]),
+    ("unified memory, a quarter kept back", [
+        ("gpus/toy/memory.unified", True),
+        ("gpus/toy/memory.usable", "60 GB"),
+    ]),
     ("an odd ratio with a note", [("gpus/toy/peak.int8", cited("165 TOP/s", note="cut"))]),
     ("fp8 at the bf16 rate", [
         ("gpus/toy/peak", {"bf16": cited("989.4 TFLOP/s"), "fp8": cited("989.4 TFLOP/s")}),

@@ -1,7 +1,8 @@
 """FLOPs of small networks against PyTorch's own counter, on meta tensors (no data, no device).
 
-Each network is written out in plain PyTorch, with no thought of `perfmodel`. PyTorch counts the whole
-score matrix of attention; a causal decoder computes its lower triangle, whose share is stated here.
+Each network is written out in plain PyTorch, with no thought of `perfmodel`. PyTorch counts the
+whole score matrix of attention; a causal decoder computes its lower triangle, whose share is stated
+here.
 """
 
 from typing import Any

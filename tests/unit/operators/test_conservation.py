@@ -1,4 +1,4 @@
-"""Work is conserved: however a prompt is cut into chunks or a model into ranks, the sum is the same.
+"""Work is conserved: cut a prompt into chunks or a model into ranks, the sum is the same.
 
 What replication adds is computed from the blocks of each model, not from the functions under test.
 """

@@ -1,4 +1,4 @@
-"""Decode steps of published models against counts done by hand, written out with their arithmetic."""
+"""Steps of published models against counts done by hand, written out with their arithmetic."""
 
 import pytest
 
