@@ -58,13 +58,8 @@ def test_the_wheel_holds_code_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert files(Path("perfmodel"), "*.py", "*.toml") <= names
     assert files(Path("hwdb"), "*.py", "*.toml", "*.json") <= names
-    assert {
-        name.replace("app/", "perfmodel/_app/", 1) for name in files(Path("app"), "*.py")
-    } <= names
-    assert {
-        name.replace("validate/", "perfmodel_validate/", 1)
-        for name in files(Path("validate"), "*.py")
-    } <= names
+    for folder, inside in (("app", "perfmodel/_app"), ("validate", "perfmodel_validate")):
+        assert {name.replace(folder, inside, 1) for name in files(Path(folder), "*.py")} <= names
     assert "hwdb/gpus/nvidia/h100-sxm.toml" in names
     assert "hwdb/schema/gpus.json" in names
     assert "perfmodel/models/presets/meta-llama--Llama-3.1-8B.toml" in names

@@ -138,6 +138,8 @@ _ROWS: Final = (
     _count("lanes", r"n_b", "batches that run at once: replicas, stages", 1e7),
     Symbol("running", r"B", "1", "sequences decoding at once", 0, 1e7),
     Symbol("chunk", r"c", "1", "prompt tokens in one mixed step", 1, 1e8),
+    Symbol("room", r"T_{\text{free}}", "1", "prompt tokens a full step has room for", 1, 1e8),
+    Symbol("prefill_share", r"f_t", "1", "share of time in steps that carry prompts", 0, 1),
     Symbol("mixed_share", r"f", "1", "share of steps that carry prompt tokens", 0, 1),
     Symbol("decode_time", r"t_d", "s", "time of a plain decode step", 0, 1e6),
     Symbol("mixed_time", r"t_x", "s", "time of a mixed step", 0, 1e6),

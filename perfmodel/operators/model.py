@@ -108,11 +108,16 @@ def _shared(
 
 
 def _stage_transfer(step: StepContext) -> Operator:
-    """Hidden states handed from stage to stage, once per boundary."""
-    boundaries = step.layout.pp - 1
-    message = step.rows * step.hidden * step.width
-    return Operator("stage_transfer", "collective", boundaries, collective="point_to_point",
-                    message=message, group=xp.where(boundaries > 0, 2.0, 1.0))  # fmt: skip
+    """Hidden states handed from stage to stage, once per boundary.
+
+    Ranks of a stage are neighbours, so the next stage begins tp x dp x cp ranks further on: the
+    transfer stays inside the fast domain only if two stages fit into it.
+    """
+    layout = step.layout
+    message = step.rows * (step.hidden * step.width)
+    span = xp.where(layout.pp > 1, 2 * layout.tp * layout.dp * layout.cp, 1.0)
+    return Operator("stage_transfer", "collective", layout.pp - 1, collective="point_to_point",
+                    message=message, group=span)  # fmt: skip
 
 
 def _head_operators(step: StepContext, architecture: Architecture) -> list[Operator]:

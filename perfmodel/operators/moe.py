@@ -20,7 +20,8 @@ def distinct_experts(experts: Numeric, top_k: Numeric, rows: Numeric) -> Numeric
     >>> round(float(distinct_experts(256.0, 8.0, 1.0)), 6)
     8.0
     """
-    return experts * (1 - xp.exp(rows * xp.log1p(-top_k / experts)))
+    share = xp.minimum(top_k / experts, 1 - 1e-12)  # with k = E the logarithm would be of zero
+    return experts * (1 - xp.exp(rows * xp.log1p(-share)))
 
 
 @formula("rows", "token conservation; imbalance = heaviest rank over mean")

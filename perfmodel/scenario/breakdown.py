@@ -6,7 +6,8 @@ from typing import Any
 
 from hwdb.citation import Numeric
 from perfmodel.core.types import Reason
-from perfmodel.scenario.estimate import Estimate, is_single_pass
+from perfmodel.scenario.estimate import Estimate
+from perfmodel.scenario.verdict import is_single_pass
 from perfmodel.step.step import Step
 from perfmodel.time.operator_time import OperatorTime
 from perfmodel.time.roofline import arithmetic_intensity

@@ -68,15 +68,15 @@ class Load:
 
     @property
     def context(self) -> Numeric:
-        """Mean cached tokens of a decoding sequence."""
-        return self.prefix + self.prompt + self.osl / 2
+        """Mean cached tokens before a decode step: the prompt and half of the steps' tokens."""
+        return self.prefix + self.prompt + (self.decode_steps - 1.0) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Steady:
     """Steady state of the deployment (numbers or arrays; seconds, tokens per second).
 
-    ``lanes`` run at once; ``occupancy`` is their share of the lanes the deployment has.
+    ``lanes`` run at once; ``occupancy`` is the share of all lanes' time that has work.
     ``mixed_share`` is the share of the steps a decoding user waits for that carry others' prompts,
     ``prefill_share`` the share of a lane's time that goes to steps with prompts, his own included.
     """
@@ -187,8 +187,9 @@ def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
     wait = steady.open_wait(rate, point.slot)
     saturated = (rate * point.slot >= 1) | (wanted > limit)
     total = steady.deployment_rate(rate, lanes)
+    busy = steady.open_busy_share(running, rate, point.prefill)
     return _result(
-        system, point, load, running, limit, point.prefill, wait, total, lanes, saturated
+        system, point, load, running, limit, point.prefill, wait, total, lanes, saturated, busy
     )
 
 
@@ -207,6 +208,7 @@ class _Point:
 
 def _steps(system: System, load: Load, running: Numeric, others: Numeric, detail: Detail) -> _Point:
     chunk = steady.chunk_tokens(system.budget, running, load.prompt, load.decode_steps)
+    room = xp.maximum(system.budget - running, 1.0)
     new = xp.minimum(chunk, load.prompt)
     past = load.prefix + (load.prompt - new) / 2  # mean over a prompt's chunks, exact for its pairs
     # A step that gives a user his token holds him and the others; an osl of 1 has no such step.
@@ -224,7 +226,7 @@ def _steps(system: System, load: Load, running: Numeric, others: Numeric, detail
         decode, mixed, chunk, share,
         steady.mean_tpot(decode.time, mixed.time, share),
         steady.prefill_latency(load.prompt, chunk, mixed.time),
-        steady.prefill_slot(load.prompt, chunk, mixed.time),
+        steady.prefill_slot(load.prompt, room, chunk, decode.time, mixed.time),
     )  # fmt: skip
 
 
@@ -237,14 +239,16 @@ def _run(system: System, groups: tuple[TokenGroup, ...], detail: Detail) -> Step
 
 def _result(
     system: System, point: _Point, load: Load, running: Numeric, users: Numeric, residence: Numeric,
-    wait: Numeric, request_rate: Numeric, lanes: Numeric, saturated: Numeric,
+    wait: Numeric, request_rate: Numeric, lanes: Numeric, saturated: Numeric, busy: Numeric = 1.0,
 ) -> Steady:  # fmt: skip
     ttft = steady.mean_ttft(wait, residence)
     return Steady(
         decode=point.decode,
         mixed=point.mixed,
         mixed_share=point.share,
-        prefill_share=xp.minimum(request_rate / lanes * point.slot, 1.0),
+        prefill_share=steady.mixed_time_share(
+            request_rate / lanes, load.prompt, point.chunk, point.mixed.time
+        ),
         running=running,
         users=users,
         chunk=point.chunk,
@@ -255,6 +259,6 @@ def _result(
         e2el=steady.mean_e2el(ttft, point.tpot, load.decode_steps),
         request_rate=request_rate,
         lanes=lanes,
-        occupancy=lanes / _lanes(system),
+        occupancy=busy * lanes / _lanes(system),
         saturated=saturated,
     )

@@ -72,9 +72,29 @@ def prefill_latency(prompt: Numeric, chunk: Numeric, mixed_time: Numeric) -> Num
 
 
 @formula("prefill_slot", SARATHI)
-def prefill_slot(prompt: Numeric, chunk: Numeric, mixed_time: Numeric) -> Numeric:
-    """Time a prompt occupies the chunk budget [s]; prompts that share a step share it."""
-    return prompt / chunk * mixed_time
+def prefill_slot(
+    prompt: Numeric, room: Numeric, chunk: Numeric, decode_time: Numeric, mixed_time: Numeric
+) -> Numeric:
+    """Time a prompt occupies the chunk budget when prompts queue for it [s].
+
+    Steps are then full: ``room`` prompt tokens share the fixed cost of a step, and each token adds
+    what it adds in a mixed step of ``chunk`` tokens.
+    """
+    return prompt * (decode_time / room + (mixed_time - decode_time) / chunk)
+
+
+@formula("prefill_share", SARATHI)
+def mixed_time_share(
+    request_rate: Numeric, prompt: Numeric, chunk: Numeric, mixed_time: Numeric
+) -> Numeric:
+    """Share of an engine's time spent in steps that carry prompts [1]."""
+    return xp.minimum(request_rate * prompt / chunk * mixed_time, 1.0)
+
+
+@formula("utilisation", "M/G/infinity: the number of requests in the system is Poisson")
+def open_busy_share(running: Numeric, request_rate: Numeric, prefill_time: Numeric) -> Numeric:
+    """Share of time at least one request is in the engine, with Poisson arrivals [1]."""
+    return 1 - xp.exp(-(running + request_rate * prefill_time))
 
 
 @formula("residence", MVA)

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from hwdb.citation import Numeric
 from perfmodel.core import xp
-from perfmodel.core.errors import InfeasibleError
 from perfmodel.core.formula import label
-from perfmodel.core.types import Reason
 from perfmodel.operators.base import Collective, Operator
 from perfmodel.time import network
 from perfmodel.time.machine import Machine, Wire
@@ -65,19 +63,14 @@ def collective_time(machine: Machine, operator: Operator) -> Numeric:
     inside = _scaled(machine.inside, share, local)
     across = xp.ceil_div(operator.group, machine.domain)
     spent = _inside(operator.collective, inside, operator.message, local)
-    if not _all(across <= 1):
-        if machine.outside is None:
-            raise InfeasibleError(
-                f"{machine.node.id} connects {machine.domain:g} GPUs and has no outer network",
-                Reason.NODE.name.lower(),
-                f"at most {machine.domain:g} GPUs per group, or --node with a scale-out network",
-            )
-        outside = _scaled(machine.outside, share, across)
+    if machine.outside is None:
         spent = xp.where(
-            across > 1,
-            _across(operator.collective, inside, outside, operator.message, local, across),
-            spent,
-        )
+            across > 1, float("inf"), spent
+        )  # no way there: layouts are checked before
+    elif not _all(across <= 1):
+        outside = _scaled(machine.outside, share, across)
+        far = _across(operator.collective, inside, outside, operator.message, local, across)
+        spent = xp.where(across > 1, far, spent)
     overhead = achieved.collective_overhead.value
     return xp.where(operator.group > 1, spent + overhead, 0.0)
 

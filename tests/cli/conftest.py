@@ -10,11 +10,6 @@ import pytest
 
 from perfmodel.cli.main import run
 
-EXAMPLE = (
-    "estimate --model meta-llama/Llama-3.1-70B-Instruct --gpu h100-sxm -tp 4 "
-    "--isl 4000 --osl 1000 --max-concurrency 64"
-)
-
 
 @dataclass(frozen=True)
 class Said:

@@ -1,6 +1,7 @@
 """The chain behind a number is the computation itself: same values, same formulas, same facts."""
 
 import math
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -72,9 +73,9 @@ def test_a_computed_node_shows_formula_numbers_and_source(question):
             assert node.source == made.source
             assert node.latex.startswith(SYMBOLS[node.symbol].latex)
             assert node.children
-            for child in node.children:
-                assert child.text in node.substituted or child.value == 0 or child.symbol not in \
-                    made.parameters  # fmt: skip
+            for name, child in zip(made.parameters, node.children, strict=True):
+                named = re.search(rf"\b{name}\b", made.words)
+                assert not named or shown(name, child.value) in node.substituted
         else:
             assert not node.expression
             assert not node.children
@@ -105,7 +106,8 @@ def test_the_children_put_into_the_formula_give_the_node(question):
 def test_leaves_that_are_facts_name_their_record(question):
     answer = estimate(**question)
     machine = answer.resolved.machine
-    records = {r.id: dict(hwdb.cited(r)) for r in (machine.gpu, machine.node, machine.calibration)}
+    used = (machine.gpu, machine.node, machine.calibration)
+    records = {record.id: dict(hwdb.cited(record)) for record in used}
     found = set()
     for node in nodes(question):
         if not node.formula and node.source:

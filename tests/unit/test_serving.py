@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from perfmodel.core.types import Reason, TokenGroup
-from perfmodel.scenario.estimate import Estimate, estimate, replicas
+from perfmodel.scenario.estimate import Estimate, estimate
+from perfmodel.scenario.verdict import replicas
 from perfmodel.serving import steady
 from perfmodel.step.step import Step, run_step
 
@@ -83,10 +84,10 @@ def test_chunk(budget: float, running: float, prompt: float, steps: float, chunk
 
 def test_prefill_takes_whole_steps_but_its_slot_does_not() -> None:
     assert steady.prefill_latency(5000.0, 2000.0, 0.1) == pytest.approx(0.3)
-    assert steady.prefill_slot(5000.0, 2000.0, 0.1) == pytest.approx(0.25)
+    assert steady.prefill_slot(5000.0, 2000.0, 2000.0, 0.02, 0.1) == pytest.approx(0.25)
     # prompts that share a step take it together
     assert steady.prefill_latency(500.0, 2000.0, 0.1) == pytest.approx(0.1)
-    assert steady.prefill_slot(500.0, 2000.0, 0.1) == pytest.approx(0.025)
+    assert steady.prefill_slot(500.0, 2000.0, 2000.0, 0.02, 0.1) == pytest.approx(0.025)
 
 
 def test_open_queue_is_that_of_deterministic_service() -> None:
