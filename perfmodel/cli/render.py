@@ -21,18 +21,19 @@ def pick_format(json_: bool, csv_: bool, output: Path | None) -> str:
     Raises
     ------
     UsageError
-        Two formats at once, or an unknown suffix.
+        Two formats at once, an unknown suffix, or a suffix that contradicts the flag.
     """
     if json_ and csv_:
         raise UsageError("give --json or --csv, not both")
-    if json_ or csv_:
-        return "json" if json_ else "csv"
+    flag = "json" if json_ else "csv" if csv_ else ""
     if output is None:
-        return "table"
+        return flag or "table"
     suffix = output.suffix.lower()
     known = {".json": "json", ".csv": "csv", ".txt": "table"}
     if suffix not in known:
         raise UsageError(f"-o {output}: suffix {suffix!r} is not one of {', '.join(known)}")
+    if flag and flag != known[suffix]:
+        raise UsageError(f"-o {output}: the suffix asks for {known[suffix]}, the flag for {flag}")
     return known[suffix]
 
 

@@ -63,13 +63,15 @@ def step_parts(step: Step) -> dict[str, float]:
 
 
 def tpot_parts(answer: Estimate) -> dict[str, float]:
-    """TPOT (or a single pass) by resource, other users' prefills as one part [s]."""
+    """TPOT by resource, other users' prefills as one part [s]; of a step if there is no TPOT."""
     steady = answer.steady
     assert steady is not None
+    if answer.resolved.scenario.osl == 1:
+        return step_parts(steady.mixed)
     parts = step_parts(steady.decode)
     if not is_single_pass(answer.resolved.architecture):
         extra = _f(steady.mixed.time) - _f(steady.decode.time)
-        parts["prefill_of_others"] = _f(steady.mixed_share) * extra
+        parts["prefill_of_others"] = _f(steady.others_chunks) * extra
     return parts
 
 

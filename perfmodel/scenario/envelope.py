@@ -158,7 +158,7 @@ def _breakdown(answer: Estimate) -> dict[str, Any]:
             "queue": _finite(float(steady.queue_time) * 1e3),
             "prefill": _finite(float(steady.prefill_time) * 1e3),
         },
-        "mixed_step_share": float(steady.mixed_share),
+        "chunks_per_step": float(steady.others_chunks),
         "chunk_tokens": float(steady.chunk),
         "decode_step": breakdown.operator_rows(steady.decode),
         "mixed_step": breakdown.operator_rows(steady.mixed),

@@ -59,6 +59,11 @@ class Estimate:
         return self.resolved.layout.gpus * replicas(self.resolved)
 
     @property
+    def tpot(self) -> Numeric:
+        """Time per output token after the first [s]; nan where there is only one."""
+        return xp.where(self.resolved.scenario.osl > 1, self._steady.tpot, NAN)
+
+    @property
     def output_throughput(self) -> Numeric:
         """Output tokens per second."""
         return self._steady.request_rate * self.resolved.scenario.osl

@@ -21,6 +21,7 @@ from perfmodel.core.formula import Call, recording
 from perfmodel.core.symbols import SYMBOLS
 from perfmodel.scenario.estimate import Estimate, estimate
 from perfmodel.scenario.scenario import Scenario
+from perfmodel.step.step import Step
 from perfmodel.time.operator_time import OperatorTime
 
 # Metric -> attribute of the answer whose chain is shown, and its row of the nomenclature.
@@ -36,6 +37,10 @@ CHAINS = {
 }
 
 
+# Pseudo-formulas of the two sums that join operators to a step.
+STEP_SUM, OPERATOR_SUM = "sum_of_operators", "count_times_time"
+
+
 @dataclass(slots=True)
 class Node:
     """One quantity of a chain.
@@ -46,6 +51,8 @@ class Node:
         Row of the nomenclature.
     value : float
         SI value.
+    label : str
+        Which of several quantities of that symbol (an operator's name).
     formula : str
         Name of the formula it was computed with; empty for inputs and sums.
     expression, substituted, latex : str
@@ -58,6 +65,7 @@ class Node:
 
     symbol: str
     value: float
+    label: str = ""
     formula: str = ""
     expression: str = ""
     substituted: str = ""
@@ -71,14 +79,17 @@ class Node:
         return shown(self.symbol, self.value)
 
     def walk(self) -> Iterator[tuple[int, Node, bool]]:
-        """(depth, node, first time) in reading order; a shared node's children appear once."""
+        """(depth, node, first time) in reading order, operators' own chains left out.
+
+        A shared node's children appear once.
+        """
         yield from self._walk(0, set())
 
     def _walk(self, depth: int, seen: set[int]) -> Iterator[tuple[int, Node, bool]]:
         first = id(self) not in seen
         seen.add(id(self))
         yield depth, self, first
-        for child in self.children if first else ():
+        for child in self.children if first and self.formula != STEP_SUM else ():
             yield from child._walk(depth + 1, seen)
 
     def to_dict(self, seen: set[int] | None = None) -> dict[str, Any]:
@@ -86,7 +97,7 @@ class Node:
         seen = set() if seen is None else seen
         row = SYMBOLS[self.symbol]
         plain: dict[str, Any] = {
-            "symbol": self.symbol, "meaning": row.meaning, "unit": row.unit,
+            "symbol": self.symbol, "label": self.label, "meaning": row.meaning, "unit": row.unit,
             "value": self.value if math.isfinite(self.value) else None,
             "formula": self.formula, "expression": self.expression, "latex": self.latex,
             "source": self.source,
@@ -168,8 +179,13 @@ class _Origins:
         self.calls = {id(call.result): call for call in calls}
         self.made: dict[int, Node] = {}
         machine = answer.resolved.machine
+        self.steps = {} if answer.steady is None else {
+            id(step.time): step for step in (answer.steady.decode, answer.steady.mixed)
+        }  # fmt: skip
         self.facts: dict[int, tuple[Any, str, Cited]] = {}
-        for record in (machine.gpu, machine.node, machine.calibration):
+        fabrics = [wire.fabric for wire in (machine.node.scale_up, machine.node.scale_out) if wire]
+        wires = [hwdb.fabric(name) for name in fabrics]
+        for record in (machine.gpu, machine.node, machine.calibration, *wires):
             for path, value in hwdb.cited(record):
                 self.facts[id(value.si)] = (record, path, value)
 
@@ -179,6 +195,8 @@ class _Origins:
         Equal objects share one node: the chain is a graph, drawn once. ``depth`` ends the unrolling
         of the fixed point between running batch and step time.
         """
+        if id(value) in self.steps:
+            return self._step(symbol, value, self.steps[id(value)])
         call = self.calls.get(id(value))
         if call is None or depth == 0:
             return Node(symbol, float(value), source=self._fact(value))
@@ -187,7 +205,7 @@ class _Origins:
         made = Node(
             call.formula.result,
             float(value),
-            call.formula.name,
+            formula=call.formula.name,
             expression=call.formula.words,
             substituted=_substituted(call),
             latex=call.formula.latex,
@@ -198,6 +216,24 @@ class _Origins:
             made.children.append(self.node(name, argument, depth - 1))
         return made
 
+    def _step(self, symbol: str, value: Numeric, step: Step) -> Node:
+        """A step's time: its operators, each with its chain, and the engine's overhead."""
+        if id(value) in self.made:
+            return self.made[id(value)]
+        made = Node(symbol, float(value), formula=STEP_SUM,
+                    expression="sum(count*kernel_time) + overhead",
+                    substituted=f"{len(step.operators)} operators + {_ms(step.overhead)}",
+                    source="operators of a step follow each other")  # fmt: skip
+        self.made[id(value)] = made
+        for item in step.operators:
+            one = self.node("kernel_time", item.time)
+            times = f"{float(item.operator.count):g}*{one.text}"
+            total = Node("busy_time", float(item.total), item.operator.name, OPERATOR_SUM,
+                         "count*kernel_time", times, children=[one])  # fmt: skip
+            made.children.append(total)
+        made.children.append(self.node("overhead", step.overhead))
+        return made
+
     def _fact(self, value: Numeric) -> str:
         found = self.facts.get(id(value))
         if found is None:
@@ -206,6 +242,10 @@ class _Origins:
         source = record.sources.get(cited.source)
         title = source.title if source else "set by the user"
         return f"{record.id}: {path} ({cited.kind}; {title})"
+
+
+def _ms(value: Numeric) -> str:
+    return shown("step_time", float(value))
 
 
 def _substituted(call: Call) -> str:

@@ -1,4 +1,4 @@
-"""Can it be done? The reason that forbids a scenario, in words, with the nearest change that would do.
+"""Can it be done? The reason that forbids a scenario, in words, and the nearest that can.
 
 Checked in order: layout, network, context, memory; the first that forbids a point is its reason.
 """
@@ -81,10 +81,11 @@ def judge(resolved: Resolved, memory: Footprint) -> Verdict:
     checks.append((np.mod(copies, 1) != 0, Reason.LAYOUT,
                    f"--num-gpus {resolved.scenario.num_gpus} is not a multiple of the layout's "
                    f"{_number(resolved.layout.gpus)} GPUs", "a multiple of that"))  # fmt: skip
+    reach = _number(resolved.machine.domain)
     checks.append((_unreachable(resolved), Reason.NODE,
                    f"{_number(resolved.layout.gpus)} GPUs, but {resolved.machine.node.id} connects "
-                   f"{_number(resolved.machine.domain)} and has no network to others",
-                   f"at most {_number(resolved.machine.domain)} GPUs a replica, or another --node"))  # fmt: skip
+                   f"{reach} and has no network to others",
+                   f"at most {reach} GPUs a replica, or another --node"))  # fmt: skip
     limit = resolved.scenario.max_model_len or resolved.architecture.context or float("inf")
     wanted = resolved.scenario.isl + (
         0 if is_single_pass(resolved.architecture) else resolved.scenario.osl

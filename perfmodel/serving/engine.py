@@ -77,14 +77,14 @@ class Steady:
     """Steady state of the deployment (numbers or arrays; seconds, tokens per second).
 
     ``lanes`` run at once; ``occupancy`` is the share of all lanes' time that has work.
-    ``mixed_share`` is the share of the steps a decoding user waits for that carry others' prompts,
-    ``prefill_share`` the share of a lane's time that goes to steps with prompts, his own included.
+    ``others_chunks`` are the prompt chunks of others in a step a decoding user waits for,
+    ``lane_chunks`` those in any step of a lane, his own included.
     """
 
     decode: Step
     mixed: Step
-    mixed_share: Numeric
-    prefill_share: Numeric
+    others_chunks: Numeric
+    lane_chunks: Numeric
     running: Numeric
     users: Numeric
     chunk: Numeric
@@ -104,11 +104,9 @@ class Steady:
         return self.average(lambda step: step.time)
 
     def average(self, part: Callable[[Step], Numeric]) -> Numeric:
-        """Mean of a step's quantity over a lane's plain and mixed steps, each by its number."""
+        """Mean of a step's quantity over a lane's steps."""
         plain, mixed = part(self.decode), part(self.mixed)
-        mixed_steps = self.prefill_share / self.mixed.time
-        plain_steps = (1 - self.prefill_share) / self.decode.time
-        return (plain_steps * plain + mixed_steps * mixed) / (plain_steps + mixed_steps)
+        return plain + self.lane_chunks * (mixed - plain)
 
 
 def single_pass(system: System, tokens: Numeric, batch: Numeric) -> Steady:
@@ -119,7 +117,7 @@ def single_pass(system: System, tokens: Numeric, batch: Numeric) -> Steady:
         step = _run(system, (group,), system.detail)
     none = float("nan")
     return Steady(
-        decode=step, mixed=step, mixed_share=0.0, prefill_share=1.0,
+        decode=step, mixed=step, others_chunks=0.0, lane_chunks=1.0,
         running=batch / lanes, users=batch / lanes, chunk=tokens,
         prefill_time=step.time, queue_time=0.0, ttft=step.time, tpot=none, e2el=step.time,
         request_rate=batch / step.time, lanes=lanes,
@@ -161,7 +159,7 @@ def _closed(system: System, load: Load, lanes: Numeric, concurrency: Numeric) ->
     others = (users - 1) / users
 
     def settle(running: Numeric, detail: Detail) -> tuple[_Point, Numeric]:
-        point = _steps(system, load, running, running * others, detail)
+        point = _steps(system, load, running, running * others, users - running, detail)
         return point, steady.closed_residence(users, point.prefill, point.slot, steps, point.tpot)
 
     point, residence = settle(most, "time")
@@ -178,11 +176,12 @@ def _closed(system: System, load: Load, lanes: Numeric, concurrency: Numeric) ->
 def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
     prompt, steps = load.prompt, load.decode_steps
     limit = xp.minimum(_limit(system), steady.budget_running(system.budget, prompt, steps))
-    running = xp.minimum(limit, 1.0)
+    running, arriving = xp.minimum(limit, 1.0), 1.0
     for _ in range(_OPEN_PASSES):
-        point = _steps(system, load, running, running, "time")
+        point = _steps(system, load, running, running, arriving, "time")
+        arriving = rate * point.tpot
         running = xp.minimum(limit, steady.open_running(rate, steps, point.tpot))
-    point = _steps(system, load, running, running, system.detail)
+    point = _steps(system, load, running, running, arriving, system.detail)
     wanted = steady.open_running(rate, steps, point.tpot)
     wait = steady.open_wait(rate, point.slot)
     saturated = (rate * point.slot >= 1) | (wanted > limit)
@@ -200,17 +199,20 @@ class _Point:
     decode: Step
     mixed: Step
     chunk: Numeric
-    share: Numeric
+    chunks: Numeric
     tpot: Numeric
     prefill: Numeric
     slot: Numeric
 
 
-def _steps(system: System, load: Load, running: Numeric, others: Numeric, detail: Detail) -> _Point:
-    chunk = steady.chunk_tokens(system.budget, running, load.prompt, load.decode_steps)
+def _steps(
+    system: System, load: Load, running: Numeric, others: Numeric, waiting: Numeric, detail: Detail
+) -> _Point:
     room = xp.maximum(system.budget - running, 1.0)
-    new = xp.minimum(chunk, load.prompt)
-    past = load.prefix + (load.prompt - new) / 2  # mean over a prompt's chunks, exact for its pairs
+    chunk = steady.chunk_tokens(load.prompt, waiting, room)
+    new = xp.minimum(load.prompt, room)
+    # Mean over a prompt's chunks, exact for its pairs.
+    past = load.prefix + (load.prompt - new) / 2
     # A step that gives a user his token holds him and the others; an osl of 1 has no such step.
     seen = xp.minimum(load.decode_steps, 1.0) + others
     decoding = TokenGroup(seen, 1.0, load.context, "decode", load.encoder_tokens)
@@ -221,11 +223,11 @@ def _steps(system: System, load: Load, running: Numeric, others: Numeric, detail
         decode = _run(system, (decoding,), detail)
     with label("mixed step"):
         mixed = _run(system, (decoding, prompts), detail)
-    share = steady.mixed_step_share(others, load.prompt, load.decode_steps, chunk)
+    chunks = steady.chunks_per_step(others, load.prompt, load.decode_steps, room, chunk)
     return _Point(
-        decode, mixed, chunk, share,
-        steady.mean_tpot(decode.time, mixed.time, share),
-        steady.prefill_latency(load.prompt, chunk, mixed.time),
+        decode, mixed, chunk, chunks,
+        steady.mean_tpot(decode.time, mixed.time, chunks),
+        steady.prefill_latency(load.prompt, room, chunk, decode.time, mixed.time),
         steady.prefill_slot(load.prompt, room, chunk, decode.time, mixed.time),
     )  # fmt: skip
 
@@ -245,9 +247,13 @@ def _result(
     return Steady(
         decode=point.decode,
         mixed=point.mixed,
-        mixed_share=point.share,
-        prefill_share=steady.mixed_time_share(
-            request_rate / lanes, load.prompt, point.chunk, point.mixed.time
+        others_chunks=point.chunks,
+        lane_chunks=steady.lane_chunks(
+            request_rate / lanes / busy,
+            load.prompt,
+            point.chunk,
+            point.decode.time,
+            point.mixed.time,
         ),
         running=running,
         users=users,

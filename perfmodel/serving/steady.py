@@ -30,45 +30,42 @@ def budget_running(budget: Numeric, prompt: Numeric, decode_steps: Numeric) -> N
 
 
 @formula("chunk", SARATHI)
-def chunk_tokens(
-    budget: Numeric, running: Numeric, prompt: Numeric, decode_steps: Numeric
+def chunk_tokens(prompt: Numeric, waiting: Numeric, room: Numeric) -> Numeric:
+    """Prompt tokens of a typical mixed step [1]: the waiting prompts, as far as there is room."""
+    return xp.maximum(xp.minimum(prompt * xp.maximum(waiting, 1.0), room), 1.0)
+
+
+@formula("chunks_per_step", SARATHI)
+def chunks_per_step(
+    others: Numeric, prompt: Numeric, decode_steps: Numeric, room: Numeric, chunk: Numeric
 ) -> Numeric:
-    """Prompt tokens in one mixed step [1]: one prompt, or more when several arrive per step.
-
-    Never more than the token budget leaves beside ``running`` decode tokens.
-    """
-    arriving = xp.maximum(prompt, running * prompt / decode_steps)
-    return xp.maximum(xp.minimum(budget - running, arriving), 1.0)
-
-
-@formula("mixed_share", SARATHI)
-def mixed_step_share(
-    others: Numeric, prompt: Numeric, decode_steps: Numeric, chunk: Numeric
-) -> Numeric:
-    """Share of steps that carry other users' prompt tokens [1].
+    """Prompt chunks of other users in the steps a user waits for, on average [1].
 
     Per step ``others / decode_steps`` of the other requests finish and are replaced by new prompts;
-    a user's own prompt does not delay his own decoding.
+    no step takes more than it has room for. A user's own prompt does not delay his own decoding.
     """
-    return xp.minimum(others / decode_steps * prompt / chunk, 1.0)
+    return xp.minimum(others * prompt / decode_steps, room) / chunk
 
 
 @formula("tpot", SARATHI)
-def mean_tpot(decode_time: Numeric, mixed_time: Numeric, mixed_share: Numeric) -> Numeric:
-    """Mean time per output token: plain and mixed steps by their shares [s].
+def mean_tpot(decode_time: Numeric, mixed_time: Numeric, chunks_per_step: Numeric) -> Numeric:
+    """Mean time per output token [s]: a plain step, and what each chunk of others adds to it.
 
     Examples
     --------
     >>> mean_tpot(0.25, 0.75, 0.5)
     0.5
     """
-    return decode_time + mixed_share * (mixed_time - decode_time)
+    return decode_time + chunks_per_step * (mixed_time - decode_time)
 
 
 @formula("prefill_time", SARATHI)
-def prefill_latency(prompt: Numeric, chunk: Numeric, mixed_time: Numeric) -> Numeric:
-    """Time from the first chunk of a prompt to its first token [s]."""
-    return xp.ceil(xp.maximum(prompt / chunk, 1.0)) * mixed_time
+def prefill_latency(
+    prompt: Numeric, room: Numeric, chunk: Numeric, decode_time: Numeric, mixed_time: Numeric
+) -> Numeric:
+    """Time from a prompt's first step to its first token if no other shares its steps [s]."""
+    steps = xp.ceil(xp.maximum(prompt / room, 1.0))
+    return steps * decode_time + prompt / chunk * (mixed_time - decode_time)
 
 
 @formula("prefill_slot", SARATHI)
@@ -83,12 +80,20 @@ def prefill_slot(
     return prompt * (decode_time / room + (mixed_time - decode_time) / chunk)
 
 
-@formula("prefill_share", SARATHI)
-def mixed_time_share(
-    request_rate: Numeric, prompt: Numeric, chunk: Numeric, mixed_time: Numeric
+@formula("chunks_per_step", "chunk balance: rate x time of a step = chunks in a step")
+def lane_chunks(
+    request_rate: Numeric,
+    prompt: Numeric,
+    chunk: Numeric,
+    decode_time: Numeric,
+    mixed_time: Numeric,
 ) -> Numeric:
-    """Share of an engine's time spent in steps that carry prompts [1]."""
-    return xp.minimum(request_rate * prompt / chunk * mixed_time, 1.0)
+    """Prompt chunks in an engine's steps, averaged over all of them [1].
+
+    Solves k = r (t_d + k (t_x - t_d)) with r chunks arriving per second.
+    """
+    arriving = request_rate * prompt / chunk
+    return arriving * decode_time / xp.maximum(1 - arriving * (mixed_time - decode_time), 1e-9)
 
 
 @formula("utilisation", "M/G/infinity: the number of requests in the system is Poisson")

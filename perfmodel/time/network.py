@@ -16,6 +16,12 @@ ONE_SHOT = "every rank reads all other buffers directly (one step, g - 1 buffers
 IN_SWITCH = "reduction in the switch (NVLink SHARP): a buffer leaves once and returns once"
 
 
+@formula("link", "definition")
+def achieved_link(link: Numeric, link_efficiency: Numeric) -> Numeric:
+    """Bandwidth that collectives achieve of a device's port [B/s]."""
+    return link * link_efficiency
+
+
 @formula("collective_time", THAKUR)
 def ring_all_reduce(message: Numeric, group: Numeric, link: Numeric, latency: Numeric) -> Numeric:
     """Reduce-scatter then all-gather around a ring [s].
@@ -76,3 +82,15 @@ def all_to_all(message: Numeric, group: Numeric, link: Numeric, latency: Numeric
 def point_to_point(message: Numeric, link: Numeric, latency: Numeric) -> Numeric:
     """One buffer to one neighbour [s]."""
     return latency + message / link
+
+
+@formula("collective_time", "engines pick the fastest algorithm for a size")
+def faster(collective_time: Numeric, alternative: Numeric) -> Numeric:
+    """The better of two algorithms for the same collective [s]."""
+    return xp.minimum(collective_time, alternative)
+
+
+@formula("kernel_time", "a collective is launched like a kernel")
+def launched(collective_time: Numeric, overhead: Numeric) -> Numeric:
+    """Time of a collective with its fixed cost [s]."""
+    return collective_time + overhead

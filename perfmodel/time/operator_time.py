@@ -64,15 +64,14 @@ def collective_time(machine: Machine, operator: Operator) -> Numeric:
     across = xp.ceil_div(operator.group, machine.domain)
     spent = _inside(operator.collective, inside, operator.message, local)
     if machine.outside is None:
-        spent = xp.where(
-            across > 1, float("inf"), spent
-        )  # no way there: layouts are checked before
+        # No way there; layouts are checked before, so that only points of an array come here.
+        spent = xp.where(across > 1, float("inf"), spent)
     elif not _all(across <= 1):
         outside = _scaled(machine.outside, share, across)
         far = _across(operator.collective, inside, outside, operator.message, local, across)
         spent = xp.where(across > 1, far, spent)
-    overhead = achieved.collective_overhead.value
-    return xp.where(operator.group > 1, spent + overhead, 0.0)
+    launched = network.launched(spent, achieved.collective_overhead.value)
+    return xp.where(operator.group > 1, launched, 0.0)
 
 
 def _inside(kind: Collective, wire: Wire, message: Numeric, group: Numeric) -> Numeric:
@@ -83,19 +82,13 @@ def _inside(kind: Collective, wire: Wire, message: Numeric, group: Numeric) -> N
         return network.all_to_all(message, group, wire.link, wire.latency)
     if kind == "point_to_point":
         return network.point_to_point(message, wire.link, wire.latency)
-    best = network.ring_all_reduce(message, group, wire.link, wire.latency)
-    best = xp.minimum(best, network.tree_all_reduce(message, group, wire.link, wire.latency))
+    arguments = (message, group, wire.link, wire.latency)
+    best = network.faster(network.ring_all_reduce(*arguments), network.tree_all_reduce(*arguments))
     if wire.direct:
-        best = xp.minimum(
-            best, network.one_shot_all_reduce(message, group, wire.link, wire.latency)
-        )
-        best = xp.minimum(
-            best, network.two_shot_all_reduce(message, group, wire.link, wire.latency)
-        )
+        best = network.faster(best, network.one_shot_all_reduce(*arguments))
+        best = network.faster(best, network.two_shot_all_reduce(*arguments))
     if wire.in_switch:
-        best = xp.minimum(
-            best, network.in_switch_all_reduce(message, group, wire.link, wire.latency)
-        )
+        best = network.faster(best, network.in_switch_all_reduce(*arguments))
     return best
 
 
@@ -121,7 +114,7 @@ def _across(
 
 def _scaled(wire: Wire, share: Numeric, group: Numeric) -> Wire:
     """The wire as ``group`` ranks see it: achieved share; in a mesh only the links among them."""
-    link = wire.link * share
+    link = network.achieved_link(wire.link, share)
     if wire.peers is not None:
         link = link * xp.minimum((group - 1) / wire.peers, 1.0)
         link = xp.where(group > 1, link, wire.link)

@@ -308,7 +308,7 @@ def test_every_kind_of_model_answers(line, perfmodel):
 
 def test_explain_shows_formula_numbers_units_and_source(perfmodel):
     text = perfmodel(f"explain tpot {SMALL} --detail formula").out
-    assert "tpot = decode_time + mixed_share*(-decode_time + mixed_time)" in text
+    assert "tpot = chunks_per_step*(-decode_time + mixed_time) + decode_time" in text
     assert "kernel_time = overhead + Max(compute_time, memory_time)" in text
     assert "3.35 TB/s    h100-sxm: memory.bandwidth" in text
     assert "Sarathi-Serve" in text

@@ -42,6 +42,9 @@ RELATIONS: dict[str, Callable[[Values], Values]] = {
     "admission_wait": _at_most("users", "concurrency"),
     "gpu_power": _at_most("idle_power", "tdp"),
     "mean_tpot": _at_most("decode_time", "mixed_time"),
+    "prefill_latency": _at_most("decode_time", "mixed_time"),
+    "prefill_slot": _at_most("decode_time", "mixed_time"),
+    "lane_chunks": _at_most("decode_time", "mixed_time"),
     "arithmetic_intensity": lambda v: v | {"traffic": v["traffic"] + 1},
     "closed_rate": lambda v: v | {"residence": v["residence"] + 1e-9},
 }

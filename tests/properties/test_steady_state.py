@@ -48,10 +48,12 @@ def test_little(question: dict[str, Any]) -> None:
 def test_bounds(question: dict[str, Any]) -> None:
     answer = ask(**question)
     state, isl, osl = answer.steady, question["isl"], question["osl"]
-    context = isl + osl / 2
+    context = isl + osl / 2 - 1
     assert state.mixed.time >= state.decode.time
     assert state.tpot >= state.decode.time * (1 - 1e-12)
-    assert state.tpot <= state.mixed.time * (1 + 1e-12)
+    room = question["max_num_batched_tokens"] - state.running
+    full = state.decode.time + room / state.chunk * (state.mixed.time - state.decode.time)
+    assert state.tpot <= max(full, state.mixed.time) * (1 + 1e-9)
     if osl > 1:
         alone = step_time(answer, TokenGroup(1.0, 1.0, context, "decode"))
         assert state.tpot >= alone * (1 - 1e-12)
@@ -60,8 +62,8 @@ def test_bounds(question: dict[str, Any]) -> None:
         assert state.ttft >= prompt * (1 - 1e-9)
     assert state.ttft >= state.prefill_time * (1 - 1e-9)
     assert state.queue_time >= -1e-9 * state.ttft
-    assert 0 <= state.mixed_share <= 1
-    assert 0 <= state.prefill_share <= 1
+    assert state.others_chunks >= 0
+    assert state.lane_chunks >= 0
     assert 0 < state.running <= state.users <= question["max_concurrency"]
     assert state.running + state.chunk <= question["max_num_batched_tokens"] * (1 + 1e-9) + 1
     for value in (answer.mfu, answer.mbu, answer.kv_utilisation):
@@ -74,10 +76,10 @@ def test_bounds(question: dict[str, Any]) -> None:
 def test_one_user_is_disturbed_by_nobody(question: dict[str, Any]) -> None:
     answer = ask(**(question | {"max_concurrency": 1}))
     assert answer.steady.tpot == answer.steady.decode.time
-    assert answer.steady.mixed_share == 0
+    assert answer.steady.others_chunks == 0
     assert answer.steady.ttft == pytest.approx(answer.steady.prefill_time, rel=1e-9)
     if question["osl"] > 1:
-        context = question["isl"] + question["osl"] / 2
+        context = question["isl"] + question["osl"] / 2 - 1
         alone = step_time(answer, TokenGroup(1.0, 1.0, context, "decode"))
         assert answer.steady.tpot == pytest.approx(alone, rel=1e-12)
 
@@ -123,10 +125,10 @@ def test_one_output_token_has_no_decode(question: dict[str, Any]) -> None:
 
 @given(made.closed_loops(), st.floats(0.05, 0.6))
 def test_open_loop_below_saturation(question: dict[str, Any], load: float) -> None:
+    # Where prompts are a handful of tokens the queue for the budget is microseconds of guesswork.
+    assume(question["osl"] > 1 and question["isl"] >= 64)
     closed = ask(**question)
     rate = float(closed.steady.request_rate) * load
-    # more than one prompt a step: the wait for the chunk budget has no closed form here
-    assume(closed.steady.running < question["osl"] - 1)
     opened = estimate(**(question | {"max_concurrency": None, "request_rate": rate}))
     assert opened.verdict.reason == Reason.OK
     assert opened.steady is not None
@@ -135,4 +137,5 @@ def test_open_loop_below_saturation(question: dict[str, Any], load: float) -> No
     busier = estimate(**(question | {"max_concurrency": None, "request_rate": rate * 1.2}))
     assert busier.steady is not None
     assert busier.steady.tpot >= opened.steady.tpot * 0.99
-    assert busier.steady.queue_time >= opened.steady.queue_time * 0.99
+    slack = 0.01 * opened.steady.queue_time + 1e-3 * opened.steady.prefill_time
+    assert busier.steady.queue_time >= opened.steady.queue_time - slack

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import hwdb
-from perfmodel.core.errors import InfeasibleError
+from perfmodel.core.types import Reason
 from perfmodel.operators.base import Collective, Operator
+from perfmodel.scenario.estimate import estimate
 from perfmodel.time import network
 from perfmodel.time.machine import Machine, Wire, machine
 from perfmodel.time.operator_time import collective_time, operator_time
@@ -125,10 +126,20 @@ def test_two_levels_by_hand() -> None:
 def test_no_network_beyond_the_node() -> None:
     alone = replace(hgx(), outside=None)
     assert spent(alone, "all_reduce", 1e6, 8.0) > 0
-    with pytest.raises(InfeasibleError, match="connects 8 GPUs and has no outer network") as caught:
-        spent(alone, "all_reduce", 1e6, 16.0)
-    assert caught.value.reason == "node"
-    assert "at most 8 GPUs" in caught.value.nearest
+    assert spent(alone, "all_reduce", 1e6, 16.0) == float("inf")
+    table = spent(alone, "all_reduce", 1e6, np.array([8.0, 16.0]))
+    assert table[0] == spent(alone, "all_reduce", 1e6, 8.0)
+    assert table[1] == float("inf")
+
+
+def test_a_layout_beyond_the_wires_is_refused_with_the_reason() -> None:
+    question: dict[str, Any] = {"model": "meta-llama/Llama-3.2-1B", "gpu": "jetson-orin"}
+    answer = estimate(**question, tensor_parallel_size=np.array([1.0, 2.0]))
+    assert answer.verdict.reason.tolist() == [Reason.OK, Reason.NODE]
+    assert np.isfinite(answer.results()["tpot_ms"]).tolist() == [True, False]
+    one = estimate(**question, tensor_parallel_size=2)
+    assert one.verdict.reason == Reason.NODE
+    assert "has no network to others" in one.verdict.message
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,8 +159,7 @@ def test_single_device_nodes_use_the_network_only(kind: Collective) -> None:
     alone = machine(gpu, hwdb.node(gpu.node), hgx().calibration)
     assert (alone.domain, alone.outside) == (1, None)
     assert spent(alone, kind, 1e6, 1.0) == 0
-    with pytest.raises(InfeasibleError, match="no outer network"):
-        spent(alone, kind, 1e6, 2.0)
+    assert spent(alone, kind, 1e6, 2.0) == float("inf")
     wired = replace(alone, outside=Wire(50e9, 5e-6, direct=False))
     moved = {"all_reduce": 1e6, "all_gather": 0.5e6, "all_to_all": 0.5e6, "point_to_point": 1e6}
     hops = 2 if kind == "all_reduce" else 1

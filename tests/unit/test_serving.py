@@ -64,29 +64,40 @@ def test_budget_is_shared_by_decodes_and_the_prompts_that_replace_them() -> None
     running = steady.budget_running(8000.0, 300.0, 100.0)
     assert running == 2000.0
     assert running * 300 / 100 + running == 8000
-    chunk = steady.chunk_tokens(8000.0, running, 300.0, 100.0)
-    assert chunk == 6000.0
-    assert steady.mixed_step_share(running, 300.0, 100.0, chunk) == pytest.approx(1.0)
+    # the chunks of 300 tokens that arrive each step fill the other three quarters
+    chunks = steady.chunks_per_step(running, 300.0, 100.0, 8000.0 - running, 300.0)
+    assert chunks * 300 + running == pytest.approx(8000)
+    more = steady.chunks_per_step(2 * running, 300.0, 100.0, 8000.0 - running, 300.0)
+    assert more == chunks  # a step takes no more than it has room for
 
 
 @pytest.mark.parametrize(
-    ("budget", "running", "prompt", "steps", "chunk"),
+    ("room", "prompt", "waiting", "chunk"),
     [
-        (8192.0, 10.0, 500.0, 100.0, 500.0),  # a whole prompt fits
-        (512.0, 12.0, 5000.0, 100.0, 500.0),  # what the decodes leave
-        (8192.0, 400.0, 500.0, 100.0, 2000.0),  # four prompts arrive each step
-        (8.0, 64.0, 500.0, 100.0, 1.0),  # at least one token
+        (8182.0, 500.0, 0.0, 500.0),  # a whole prompt fits
+        (8182.0, 500.0, 4.0, 2000.0),  # four share the step
+        (500.0, 5000.0, 3.0, 500.0),  # what the decodes leave
+        (0.5, 500.0, 1.0, 1.0),  # at least one token
     ],
 )
-def test_chunk(budget: float, running: float, prompt: float, steps: float, chunk: float) -> None:
-    assert steady.chunk_tokens(budget, running, prompt, steps) == chunk
+def test_chunk(room: float, prompt: float, waiting: float, chunk: float) -> None:
+    assert steady.chunk_tokens(prompt, waiting, room) == chunk
+
+
+def test_chunks_in_the_steps_of_a_lane() -> None:
+    # plain steps of 0.1 s, 0.1 s more with a chunk: one user with ten decode steps and one prompt
+    rate = 1 / (10 * 0.1 + 0.2)
+    assert steady.lane_chunks(rate, 500.0, 500.0, 0.1, 0.2) == pytest.approx(1 / 11)
+    # steps full of four chunks each
+    assert steady.lane_chunks(4 / 0.5, 500.0, 500.0, 0.1, 0.2) == pytest.approx(4)
 
 
 def test_prefill_takes_whole_steps_but_its_slot_does_not() -> None:
-    assert steady.prefill_latency(5000.0, 2000.0, 0.1) == pytest.approx(0.3)
+    # steps of 0.02 s, 0.08 s more with 2000 prompt tokens
+    assert steady.prefill_latency(5000.0, 2000.0, 2000.0, 0.02, 0.1) == pytest.approx(0.06 + 0.2)
     assert steady.prefill_slot(5000.0, 2000.0, 2000.0, 0.02, 0.1) == pytest.approx(0.25)
-    # prompts that share a step take it together
-    assert steady.prefill_latency(500.0, 2000.0, 0.1) == pytest.approx(0.1)
+    # prompts that share a step share its fixed cost
+    assert steady.prefill_latency(500.0, 2000.0, 2000.0, 0.02, 0.1) == pytest.approx(0.02 + 0.02)
     assert steady.prefill_slot(500.0, 2000.0, 2000.0, 0.02, 0.1) == pytest.approx(0.025)
 
 
@@ -104,9 +115,9 @@ def test_open_queue_is_that_of_deterministic_service() -> None:
 @pytest.mark.parametrize(("isl", "osl"), [(1000, 1000), (100, 2), (100_000, 10), (8000, 500)])
 def test_a_single_user_decodes_alone(isl: int, osl: int) -> None:
     answer = ask(isl=isl, osl=osl, max_concurrency=1)
-    alone = step(answer, TokenGroup(1.0, 1.0, isl + osl / 2, "decode"))
+    alone = step(answer, TokenGroup(1.0, 1.0, isl + osl / 2 - 1, "decode"))
     assert solved(answer).tpot == pytest.approx(alone.time, rel=1e-12)
-    assert solved(answer).mixed_share == 0
+    assert solved(answer).others_chunks == 0
     assert solved(answer).queue_time == pytest.approx(0, abs=1e-9)
 
 
@@ -141,7 +152,7 @@ def test_work_done_is_requests_times_work_of_a_request(isl: int, osl: int, users
     """MFU counts prompts too, the user's own included."""
     answer = ask(isl=isl, osl=osl, max_concurrency=users)
     prompt = step(answer, TokenGroup(1.0, float(isl), 0.0))
-    token = step(answer, TokenGroup(1.0, 1.0, isl + osl / 2, "decode"))
+    token = step(answer, TokenGroup(1.0, 1.0, isl + osl / 2 - 1, "decode"))
     request = float(prompt.flops) + (osl - 1) * float(token.flops)
     expected = solved(answer).request_rate * request / answer.resolved.machine.peak("bf16")
     assert answer.mfu == pytest.approx(expected, rel=0.06)
