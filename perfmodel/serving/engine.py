@@ -3,6 +3,9 @@
 Composes the closed forms of `perfmodel.serving.steady` with the step function. A deployment with
 ``dp`` or ``pp`` runs several batches at once (replicas; microbatches that follow each other through
 the stages); each is one *lane* with its share of the users and the step time of a whole pass.
+
+Means only, and best where requests decode for many steps: with a few output tokens several prompts
+share each step, and one typical mixed step stands for all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from perfmodel.serving import steady
 from perfmodel.step.step import Detail, Step, run_step
 from perfmodel.time.machine import Machine
 
-# From one running sequence up: each pass closes most of the gap to the fixed point.
+# Secant steps to the running batch of an open loop; its equation is nearly affine.
 _OPEN_PASSES = 3
 # An osl of 1 has no decode step; a vanishing positive number keeps the formulas finite.
 _NO_STEPS = 1e-9
@@ -176,17 +179,24 @@ def _closed(system: System, load: Load, lanes: Numeric, concurrency: Numeric) ->
 def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
     prompt, steps = load.prompt, load.decode_steps
     limit = xp.minimum(_limit(system), steady.budget_running(system.budget, prompt, steps))
-    running, arriving = xp.minimum(limit, 1.0), 1.0
+    earlier = xp.minimum(limit, 1.0)
+    before = _steps(system, load, earlier, earlier, 1.0, "time").tpot
+    running = xp.minimum(limit, steady.open_running(rate, steps, before))
+    tpot = before
     for _ in range(_OPEN_PASSES):
-        point = _steps(system, load, running, running, arriving, "time")
-        arriving = rate * point.tpot
-        running = xp.minimum(limit, steady.open_running(rate, steps, point.tpot))
-    point = _steps(system, load, running, running, arriving, system.detail)
+        tpot = _steps(system, load, running, running, rate * tpot, "time").tpot
+        wanted = steady.open_running_next(rate, steps, running, tpot, earlier, before)
+        earlier, before, running = running, tpot, xp.minimum(limit, wanted)
+    point = _steps(system, load, running, running, rate * tpot, system.detail)
     wanted = steady.open_running(rate, steps, point.tpot)
-    wait = steady.open_wait(rate, point.slot)
-    saturated = (rate * point.slot >= 1) | (wanted > limit)
-    total = steady.deployment_rate(rate, lanes)
+    room = xp.maximum(system.budget - running, 1.0)
+    full = _steps(system, load, running, running, room / prompt, "time")
+    slot = steady.full_slot(prompt, room, full.mixed.time)
     busy = steady.open_busy_share(running, rate, point.prefill)
+    wait = steady.open_wait(rate, slot) + steady.residual_step(busy, point.tpot)
+    # At the fixed point the batch is what was wanted; short of it there is none below the limit.
+    saturated = (rate * slot >= 1) | (wanted > limit) | (wanted > 1.05 * running)
+    total = steady.deployment_rate(rate, lanes)
     return _result(
         system, point, load, running, limit, point.prefill, wait, total, lanes, saturated, busy
     )

@@ -80,6 +80,18 @@ def prefill_slot(
     return prompt * (decode_time / room + (mixed_time - decode_time) / chunk)
 
 
+@formula("prefill_slot", SARATHI)
+def full_slot(prompt: Numeric, room: Numeric, mixed_time: Numeric) -> Numeric:
+    """Share of a full step's time that a prompt takes [s]; at saturation all steps are full."""
+    return prompt / room * mixed_time
+
+
+@formula("queue_time", "an arrival finds a step under way and waits for half of it on average")
+def residual_step(utilisation: Numeric, tpot: Numeric) -> Numeric:
+    """Mean wait of a random arrival for the step under way to end [s]."""
+    return utilisation * tpot / 2
+
+
 @formula("chunks_per_step", "chunk balance: rate x time of a step = chunks in a step")
 def lane_chunks(
     request_rate: Numeric,
@@ -156,6 +168,24 @@ def admission_wait(concurrency: Numeric, users: Numeric, request_rate: Numeric) 
 def open_running(request_rate: Numeric, decode_steps: Numeric, tpot: Numeric) -> Numeric:
     """Sequences decoding on average at a given arrival rate [1]."""
     return request_rate * decode_steps * tpot
+
+
+@formula("running", "secant step on B = lambda D TPOT(B), whose right side is nearly affine in B")
+def open_running_next(
+    request_rate: Numeric, decode_steps: Numeric, running: Numeric, tpot: Numeric,
+    earlier_running: Numeric, earlier_tpot: Numeric,
+) -> Numeric:  # fmt: skip
+    """Better estimate of the sequences decoding at a given arrival rate [1] from two trials.
+
+    Infinite where each further sequence slows the others by more than the rate allows.
+    """
+    apart = running - earlier_running
+    same = xp.maximum(apart, -apart) < 1e-9
+    slope = xp.where(same, 0.0, (tpot - earlier_tpot) / xp.where(same, 1.0, apart))
+    steps = request_rate * decode_steps
+    free = 1 - steps * slope
+    found = steps * (tpot - slope * running) / xp.maximum(free, 1e-12)
+    return xp.where(free > 0, 1.0, float("inf")) * xp.maximum(found, 1e-12)
 
 
 @formula("queue_time", MD1)

@@ -54,7 +54,10 @@ def operator_time(machine: Machine, operator: Operator) -> OperatorTime:
 
 
 def collective_time(machine: Machine, operator: Operator) -> Numeric:
-    """Time of a collective in the scale-up domain and, beyond it, between nodes [s]."""
+    """Time of a collective in the scale-up domain and, beyond it, between nodes [s].
+
+    nan where a group reaches beyond a machine that has no network.
+    """
     if operator.collective is None or _all(operator.group <= 1):
         return 0.0
     achieved = machine.calibration
@@ -65,7 +68,7 @@ def collective_time(machine: Machine, operator: Operator) -> Numeric:
     spent = _inside(operator.collective, inside, operator.message, local)
     if machine.outside is None:
         # No way there; layouts are checked before, so that only points of an array come here.
-        spent = xp.where(across > 1, float("inf"), spent)
+        spent = xp.where(across > 1, float("nan"), spent)
     elif not _all(across <= 1):
         outside = _scaled(machine.outside, share, across)
         far = _across(operator.collective, inside, outside, operator.message, local, across)

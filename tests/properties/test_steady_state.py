@@ -125,8 +125,9 @@ def test_one_output_token_has_no_decode(question: dict[str, Any]) -> None:
 
 @given(made.closed_loops(), st.floats(0.05, 0.6))
 def test_open_loop_below_saturation(question: dict[str, Any], load: float) -> None:
-    # Where prompts are a handful of tokens the queue for the budget is microseconds of guesswork.
-    assume(question["osl"] > 1 and question["isl"] >= 64)
+    # With a handful of output tokens many prompts share a step, and the mean step that the closed
+    # form prices them by is a guess (stated in `perfmodel.serving.engine`).
+    assume(question["osl"] > 32)
     closed = ask(**question)
     rate = float(closed.steady.request_rate) * load
     opened = estimate(**(question | {"max_concurrency": None, "request_rate": rate}))

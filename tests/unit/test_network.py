@@ -126,10 +126,10 @@ def test_two_levels_by_hand() -> None:
 def test_no_network_beyond_the_node() -> None:
     alone = replace(hgx(), outside=None)
     assert spent(alone, "all_reduce", 1e6, 8.0) > 0
-    assert spent(alone, "all_reduce", 1e6, 16.0) == float("inf")
+    assert np.isnan(spent(alone, "all_reduce", 1e6, 16.0))
     table = spent(alone, "all_reduce", 1e6, np.array([8.0, 16.0]))
     assert table[0] == spent(alone, "all_reduce", 1e6, 8.0)
-    assert table[1] == float("inf")
+    assert np.isnan(table[1])
 
 
 def test_a_layout_beyond_the_wires_is_refused_with_the_reason() -> None:
@@ -159,7 +159,7 @@ def test_single_device_nodes_use_the_network_only(kind: Collective) -> None:
     alone = machine(gpu, hwdb.node(gpu.node), hgx().calibration)
     assert (alone.domain, alone.outside) == (1, None)
     assert spent(alone, kind, 1e6, 1.0) == 0
-    assert spent(alone, kind, 1e6, 2.0) == float("inf")
+    assert np.isnan(spent(alone, kind, 1e6, 2.0))
     wired = replace(alone, outside=Wire(50e9, 5e-6, direct=False))
     moved = {"all_reduce": 1e6, "all_gather": 0.5e6, "all_to_all": 0.5e6, "point_to_point": 1e6}
     hops = 2 if kind == "all_reduce" else 1
