@@ -125,4 +125,5 @@ def test_ruff_format():
 
 @pytest.mark.slow
 def test_pyright_strict():
-    tool("pyright")
+    # named, so that no pyrightconfig.json of a folder above is taken instead
+    tool("pyright", "--project", str(ROOT / "pyproject.toml"))
