@@ -119,8 +119,8 @@ def sweep(*, columns: Sequence[str] | None = None, **question: Any) -> Sweep:
 def _settle_allocator() -> None:
     """Free one large array, so that the C library keeps the memory of a block's temporaries.
 
-    glibc maps and unmaps every allocation above a threshold that it raises to the largest block ever
-    freed; without this the first sweep of a process spends half its time on page faults.
+    glibc maps and unmaps every allocation above a threshold that it raises to the largest one
+    freed so far; without this a first sweep spends half its time on page faults.
     """
     np.empty(64 * BLOCK)
 
