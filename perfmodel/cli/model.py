@@ -42,6 +42,7 @@ def show(
     *,
     quantization: Annotated[str | None, Parameter(name=("--quantization", "-q"))] = None,
     kv_cache_dtype: str = "auto",
+    ignore_key: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: Json = False,
 ) -> None:
     """Show a model's shape, size and cache.
@@ -54,10 +55,12 @@ def show(
         Precision scheme; default: the checkpoint's.
     kv_cache_dtype : str
         Cache format.
+    ignore_key : list of str
+        Unknown config.json key to accept because it changes no shape; repeatable.
     json : bool
         Print JSON.
     """
-    architecture, checkpoint, source = load_model(name)
+    architecture, checkpoint, source = load_model(name, tuple(ignore_key or ()))
     precision = scheme(quantization, "auto", checkpoint).with_kv(kv_cache_dtype)
     about: dict[str, Any] = {
         "model": architecture.name,

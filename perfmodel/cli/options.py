@@ -56,6 +56,7 @@ _NAMES: dict[str, tuple[Any, Group, tuple[str, ...], str]] = {
 }
 _FLAGS = (*_NAMES, *_NUMBERS)
 _HELP = {
+    "ignore": "unknown config.json key to accept because it changes no shape; repeatable",
     "set": "PATH=VALUE, e.g. gpu.memory.bandwidth='6 TB/s'; repeatable; marks the answer modified",
     "from_vllm": "take model, layout and engine limits from a 'vllm serve …' command line",
 }
@@ -66,6 +67,8 @@ def takes_scenario(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True)
     defaults = {name: item.default for name, item in Scenario.__dataclass_fields__.items()}
     flags = [_flag(name, defaults[name]) for name in _FLAGS]
+    flags.append(_extra("ignore", Annotated[list[str] | None, Parameter(
+        name="--ignore-key", help=_HELP["ignore"], negative=(), group=WHAT)]))  # fmt: skip
     flags.append(_extra("set", Annotated[list[str] | None, Parameter(
         name="--set", help=_HELP["set"], negative=(), group=ENGINE)]))  # fmt: skip
     flags.append(_extra("from_vllm", Annotated[str | None, Parameter(
@@ -74,6 +77,7 @@ def takes_scenario(command: Callable[..., None]) -> Callable[..., None]:
 
     def wrapper(*args: Any, **given: Any) -> None:
         asked = {name: given.pop(name) for name in list(given) if name in _FLAGS}
+        asked["ignore"] = tuple(given.pop("ignore", None) or ())
         overrides, line = given.pop("set", None), given.pop("from_vllm", None)
         command(build(asked, overrides, line), *args, **given)
 

@@ -237,13 +237,11 @@ def _solve(resolved: Resolved, memory: Footprint) -> Steady:
         "operators" if _is_one_point(scenario) else "sums",
     )
     rate = scenario.request_rate
-    users = (
-        scenario.max_concurrency
-        if rate is not None or scenario.max_concurrency is not None
-        else 1.0
-    )
+    users = scenario.max_concurrency
+    if users is None and rate is None:
+        users = 1.0
     if is_single_pass(resolved.architecture):
-        return single_pass(system, scenario.isl * 1.0, (users if users is not None else 1.0) * 1.0)
+        return single_pass(system, scenario.isl * 1.0, 1.0 if users is None else users * 1.0)
     encoded = resolved.architecture.encoder is not None
     load = Load(
         prompt=1.0 if encoded else (scenario.isl - scenario.prefix) * 1.0,

@@ -155,6 +155,7 @@ def _price(scenario: Scenario, gpu: Gpu) -> Price:
     ]
     if not rents:
         return Price(None, f"no on-demand offer for {gpu.id}; give --price USD_PER_HOUR")
+    plural = "s" if len(rents) > 1 else ""
     newest = max(offer.date for _, offer in rents)
     middle = median(rent for rent, _ in rents)
-    return Price(middle, f"median of {len(rents)} on-demand offers, newest {newest}")
+    return Price(middle, f"median of {len(rents)} on-demand offer{plural}, newest {newest}")

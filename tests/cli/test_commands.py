@@ -480,3 +480,20 @@ def test_help_lists_the_exit_codes(perfmodel):
     text = " ".join(perfmodel("--help").out.split())
     for code in ("0 answer", "2 usage", "3 infeasible", "4 data missing", "5 outside", "1 bug"):
         assert code in text
+
+
+# ---- a vendor's file with a key nobody knows -----------------------------------------------------
+
+
+def test_unknown_config_keys_are_accepted_on_request(perfmodel, tmp_path):
+    file = tmp_path / "config.json"
+    shape = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 2, "vocab_size": 1000,
+             "num_attention_heads": 32, "intermediate_size": 8192, "max_position_embeddings": 8192,
+             "mystery": 3}  # fmt: skip
+    file.write_text(json.dumps(shape))
+    for line in (f"estimate --model {file} --gpu h100-sxm", f"model show {file}"):
+        refused = perfmodel(line)
+        assert refused.code == 2
+        assert "unknown key 'mystery'" in refused.err
+        assert "--ignore-key mystery" in refused.err
+        assert perfmodel(f"{line} --ignore-key mystery").code == 0

@@ -250,8 +250,8 @@ class Config:
             neutral = key in NEUTRAL or (key in NEUTRAL_IF_EMPTY and not value)
             if key not in self._used and not neutral and key not in ignore:
                 raise DataError(
-                    f'{self.where}: unknown key {key!r} may change the shape; ignore=("{key}",) '
-                    f"accepts it{near(key, self._used)}"
+                    f"{self.where}: unknown key {key!r} may change the shape; --ignore-key {key} "
+                    f'or ignore=("{key}",) accepts it{near(key, self._used)}'
                 )
         for child in self._children.values():
             child.finish(ignore)

@@ -152,7 +152,7 @@ def test_hub_failure_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "hiden_size",
             48,
-            "unknown key 'hiden_size' may change the shape; ignore=(\"hiden_size\",)",
+            "unknown key 'hiden_size' may change the shape; --ignore-key hiden_size",
         ),
     ],
 )
