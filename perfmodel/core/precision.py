@@ -119,6 +119,16 @@ def _scheme(
     return Precision(name, FORMATS[base], weights, activations, FORMATS[base])
 
 
+def _mixed(name: str, weight: str, activation: str, expert: str, entering: str) -> Precision:
+    """One format for the experts, another for the other linear maps (DeepSeek-V4)."""
+    rest = _scheme(name, weight, activation)
+    return replace(
+        rest,
+        weights=rest.weights | {"experts": FORMATS[expert]},
+        activations=rest.activations | {"experts": FORMATS[entering]},
+    )
+
+
 SCHEMES: Final[dict[str, Precision]] = {
     row.name: row
     for row in (
@@ -138,6 +148,7 @@ SCHEMES: Final[dict[str, Precision]] = {
         _scheme("nvfp4", "nvfp4", "nvfp4"),
         _scheme("mxfp4", "mxfp4", classes=("experts",)),
         _scheme("w4a8_mxfp4_mxfp8", "mxfp4", "mxfp8", classes=("experts",)),
+        _mixed("fp8_mxfp4_experts", "fp8_block", "fp8", "mxfp4", "mxfp8"),
         _scheme("int4_experts", "int4_g32", classes=("experts",)),
         _scheme("nvfp4_experts", "nvfp4", "nvfp4", classes=("experts", "shared_experts", "ffn")),
     )

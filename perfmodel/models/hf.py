@@ -187,7 +187,7 @@ def checkpoint_scheme(table: Mapping[str, object], where: str) -> str:
         if quantization:
             found = _quantised(quantization, where)
             # DeepSeek-V4: experts in MXFP4 inside a checkpoint that calls itself fp8
-            return "w4a8_mxfp4_mxfp8" if part.get("expert_dtype") == "fp4" else found
+            return "fp8_mxfp4_experts" if part.get("expert_dtype") == "fp4" else found
     for part in (table, text):
         dtype = part.get("dtype") or part.get("torch_dtype")
         if dtype is not None:

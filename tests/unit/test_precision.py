@@ -43,6 +43,7 @@ MATH = {
     "nvfp4": ("fp4", "fp4", "fp4", "bf16"),
     "mxfp4": ("bf16", "bf16", "bf16", "bf16"),
     "w4a8_mxfp4_mxfp8": ("bf16", "bf16", "fp8", "bf16"),
+    "fp8_mxfp4_experts": ("fp8", "fp8", "fp8", "bf16"),
     "int4_experts": ("bf16", "bf16", "bf16", "bf16"),
     "nvfp4_experts": ("bf16", "fp4", "fp4", "bf16"),
 }
@@ -53,6 +54,7 @@ STORED = {
     "w4a8": ("int4_g128", "int4_g128", "int4_g128"),
     "mxfp4": ("bf16", "bf16", "mxfp4"),
     "w4a8_mxfp4_mxfp8": ("bf16", "bf16", "mxfp4"),
+    "fp8_mxfp4_experts": ("fp8_block", "fp8_block", "mxfp4"),
     "int4_experts": ("bf16", "bf16", "int4_g32"),
     "nvfp4_experts": ("bf16", "nvfp4", "nvfp4"),
     "fp8_block": ("fp8_block", "fp8_block", "fp8_block"),
