@@ -22,6 +22,8 @@ app.command("perfmodel.cli.estimate:command", name="estimate",
             help="Predict latency, throughput, memory, energy and cost.")  # fmt: skip
 app.command("perfmodel.cli.explain:command", name="explain",
             help="Show the formulas, numbers and sources behind a result.")  # fmt: skip
+app.command("perfmodel.cli.simulate:command", name="simulate",
+            help="Serve requests step by step: percentiles, queues, preemptions.")  # fmt: skip
 app.command("perfmodel.cli.hw:app", name="hw", help="Hardware database: ls, show, check.")
 app.command("perfmodel.cli.model:app", name="model", help="Model architectures: ls, show.")
 app.command("perfmodel.cli.techniques:app", name="techniques", help="What-if levers: ls.")

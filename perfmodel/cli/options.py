@@ -63,10 +63,14 @@ _HELP = {
 
 
 def takes_scenario(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all scenario flags; it receives a `Scenario` as its first argument."""
+    """Give a command all scenario flags; it receives a `Scenario` as its first argument.
+
+    A flag that the command declares itself stays the command's.
+    """
     own = inspect.signature(command, eval_str=True)
+    names = [name for name in _FLAGS if name not in own.parameters]
     defaults = {name: item.default for name, item in Scenario.__dataclass_fields__.items()}
-    flags = [_flag(name, defaults[name]) for name in _FLAGS]
+    flags = [_flag(name, defaults[name]) for name in names]
     flags.append(_extra("ignore", Annotated[list[str] | None, Parameter(
         name="--ignore-key", help=_HELP["ignore"], negative=(), group=WHAT)]))  # fmt: skip
     flags.append(_extra("set", Annotated[list[str] | None, Parameter(
@@ -76,7 +80,7 @@ def takes_scenario(command: Callable[..., None]) -> Callable[..., None]:
     rest = [item for name, item in own.parameters.items() if name != "scenario"]
 
     def wrapper(*args: Any, **given: Any) -> None:
-        asked = {name: given.pop(name) for name in list(given) if name in _FLAGS}
+        asked = {name: given.pop(name) for name in list(given) if name in names}
         asked["ignore"] = tuple(given.pop("ignore", None) or ())
         overrides, line = given.pop("set", None), given.pop("from_vllm", None)
         command(build(asked, overrides, line), *args, **given)

@@ -139,8 +139,6 @@ _ROWS: Final = (
     Symbol("others", r"B'", "1", "other users' sequences decoding at once", 0, 1e7),
     _count("lanes", r"n_b", "batches that run at once: replicas, stages", 1e7),
     Symbol("running", r"B", "1", "sequences decoding at once", 0, 1e7),
-    Symbol("earlier_running", r"B_0", "1", "sequences decoding in the trial before", 0, 1e7),
-    Symbol("earlier_tpot", r"\mathrm{TPOT}_0", "s", "time per output token then", 0, 1e6),
     Symbol("chunk", r"c", "1", "prompt tokens in one mixed step", 1, 1e8),
     Symbol("waiting", r"N_p", "1", "requests whose prompt is not finished", 0, 1e7),
     Symbol("room", r"T_{\text{free}}", "1", "prompt tokens a full step has room for", 1, 1e8),

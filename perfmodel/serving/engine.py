@@ -22,11 +22,12 @@ from perfmodel.memory.fit import Footprint
 from perfmodel.models.architecture import Architecture
 from perfmodel.parallel.layout import Layout
 from perfmodel.serving import steady
+from perfmodel.serving.solve import crossing
 from perfmodel.step.step import Detail, Step, run_step
 from perfmodel.time.machine import Machine
 
-# Secant steps to the running batch of an open loop; its equation is nearly affine.
-_OPEN_PASSES = 3
+# Refinements of an open loop's running batch; its equation is nearly affine.
+_OPEN_PASSES = 7
 # An osl of 1 has no decode step; a vanishing positive number keeps the formulas finite.
 _NO_STEPS = 1e-9
 
@@ -179,23 +180,24 @@ def _closed(system: System, load: Load, lanes: Numeric, concurrency: Numeric) ->
 def _open(system: System, load: Load, lanes: Numeric, rate: Numeric) -> Steady:
     prompt, steps = load.prompt, load.decode_steps
     limit = xp.minimum(_limit(system), steady.budget_running(system.budget, prompt, steps))
-    earlier = xp.minimum(limit, 1.0)
-    before = _steps(system, load, earlier, earlier, 1.0, "time").tpot
-    running = xp.minimum(limit, steady.open_running(rate, steps, before))
-    tpot = before
-    for _ in range(_OPEN_PASSES):
-        tpot = _steps(system, load, running, running, rate * tpot, "time").tpot
-        wanted = steady.open_running_next(rate, steps, running, tpot, earlier, before)
-        earlier, before, running = running, tpot, xp.minimum(limit, wanted)
-    point = _steps(system, load, running, running, rate * tpot, system.detail)
+
+    def trial(running: Numeric, detail: Detail) -> _Point:
+        # Prompts that arrive during a step, by the steps' length that the batch itself implies.
+        arriving = running / steps
+        return _steps(system, load, running, running, arriving, detail)
+
+    def gap(running: Numeric) -> Numeric:
+        return steady.open_running(rate, steps, trial(running, "time").tpot) - running
+
+    running = crossing(gap, xp.minimum(limit, 1e-9), limit, _OPEN_PASSES)
+    point = trial(running, system.detail)
     wanted = steady.open_running(rate, steps, point.tpot)
     room = xp.maximum(system.budget - running, 1.0)
     full = _steps(system, load, running, running, room / prompt, "time")
     slot = steady.full_slot(prompt, room, full.mixed.time)
     busy = steady.open_busy_share(running, rate, point.prefill)
     wait = steady.open_wait(rate, slot) + steady.residual_step(busy, point.tpot)
-    # At the fixed point the batch is what was wanted; short of it there is none below the limit.
-    saturated = (rate * slot >= 1) | (wanted > limit) | (wanted > 1.05 * running)
+    saturated = (rate * slot >= 1) | (running >= limit) & (wanted > limit)
     total = steady.deployment_rate(rate, lanes)
     return _result(
         system, point, load, running, limit, point.prefill, wait, total, lanes, saturated, busy

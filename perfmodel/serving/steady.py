@@ -170,24 +170,6 @@ def open_running(request_rate: Numeric, decode_steps: Numeric, tpot: Numeric) ->
     return request_rate * decode_steps * tpot
 
 
-@formula("running", "secant step on B = lambda D TPOT(B), whose right side is nearly affine in B")
-def open_running_next(
-    request_rate: Numeric, decode_steps: Numeric, running: Numeric, tpot: Numeric,
-    earlier_running: Numeric, earlier_tpot: Numeric,
-) -> Numeric:  # fmt: skip
-    """Better estimate of the sequences decoding at a given arrival rate [1] from two trials.
-
-    Infinite where each further sequence slows the others by more than the rate allows.
-    """
-    apart = running - earlier_running
-    same = xp.maximum(apart, -apart) < 1e-9
-    slope = xp.where(same, 0.0, (tpot - earlier_tpot) / xp.where(same, 1.0, apart))
-    steps = request_rate * decode_steps
-    free = 1 - steps * slope
-    found = steps * (tpot - slope * running) / xp.maximum(free, 1e-12)
-    return xp.where(free > 0, 1.0, float("inf")) * xp.maximum(found, 1e-12)
-
-
 @formula("queue_time", MD1)
 def open_wait(request_rate: Numeric, prefill_slot: Numeric) -> Numeric:
     """Mean wait for the chunk budget with Poisson arrivals [s]; infinite at saturation."""

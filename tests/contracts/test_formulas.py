@@ -52,18 +52,9 @@ RELATIONS: dict[str, Callable[[Values], Values]] = {
 # May be negative by design: what is left of memory, where the fixed parts alone exceed it.
 SIGNED = {"cache_pool"}
 # May be infinite by design: an open queue at saturation.
-UNBOUNDED = {"open_wait", "open_running_next"}
+UNBOUNDED = {"open_wait"}
 # Lengths may be given as means, but a floor or a ceiling asks for whole ones.
 FRACTIONAL = {"imbalance", "moe_tp", "decode_steps"}
-
-
-def _secant_terms(v: Values) -> np.ndarray:
-    steps = v["request_rate"] * v["decode_steps"]
-    apart = np.maximum(np.abs(v["running"] - v["earlier_running"]), 1e-9)
-    slope = (v["tpot"] + v["earlier_tpot"]) * (v["running"] + v["earlier_running"]) / apart**2
-    free = np.abs(1 - steps * (v["tpot"] - v["earlier_tpot"]) / apart)
-    term = steps * (v["tpot"] + slope * v["running"])
-    return term * (1 + steps * slope) / np.maximum(free, 1e-12) ** 2
 
 
 # Differences of large numbers: equal up to this share of the largest term, not of the result.
@@ -76,8 +67,6 @@ CANCELLING: dict[str, Callable[[Values], np.ndarray]] = {
     "distinct_experts": lambda v: v["experts"],
     # its first term takes whole chunks away from each other
     "chunk_pairs": lambda v: (v["past"] + v["new"]) * v["window"],
-    # a slope from two trials that may lie close together, then 1 / (1 - gain)
-    "open_running_next": _secant_terms,
     # near saturation 1 / (1 - load) magnifies the last bit of the load
     "open_wait": lambda v: (
         v["prefill_slot"] / np.maximum(1 - v["request_rate"] * v["prefill_slot"], 1e-100) ** 2
