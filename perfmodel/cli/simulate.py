@@ -14,12 +14,11 @@ from perfmodel.cli.estimate import infeasible
 from perfmodel.cli.options import LOAD, OUTPUT, takes_scenario
 from perfmodel.core.errors import InfeasibleError, UsageError, near
 from perfmodel.core.version import VERSION
-from perfmodel.memory.fit import Footprint
+from perfmodel.scenario.estimate import system_of
 from perfmodel.scenario.resolve import Resolved, resolve
 from perfmodel.scenario.scenario import Scenario
-from perfmodel.scenario.verdict import deployment_memory, judge, replicas
+from perfmodel.scenario.verdict import deployment_memory, judge
 from perfmodel.serving import lengths, workload
-from perfmodel.serving.engine import System
 from perfmodel.serving.simulate import Simulation, Slo, has_core, simulate
 from perfmodel.serving.simulate.result import METRICS, shown
 
@@ -117,16 +116,6 @@ def command(
         render.emit(_text(answer), output)
     for line in answer["warnings"]:
         print(f"note: {line}", file=sys.stderr)
-
-
-def system_of(resolved: Resolved, memory: Footprint) -> System:
-    """The simulator's view of a resolved scenario."""
-    scenario = resolved.scenario
-    return System(
-        resolved.architecture, resolved.layout, resolved.precision, resolved.machine, memory,
-        scenario.max_num_seqs, scenario.max_num_batched_tokens, replicas(resolved),
-        resolved.machine.calibration.expert_imbalance.value,
-    )  # fmt: skip
 
 
 def _slo(items: list[str]) -> Slo:

@@ -222,9 +222,10 @@ def _answer(resolved: Resolved) -> Estimate:
     return Estimate(resolved, memory, steady, verdict)
 
 
-def _solve(resolved: Resolved, memory: Footprint) -> Steady:
+def system_of(resolved: Resolved, memory: Footprint) -> System:
+    """What serves, for the steady state and the simulator."""
     scenario = resolved.scenario
-    system = System(
+    return System(
         resolved.architecture,
         resolved.layout,
         resolved.precision,
@@ -236,6 +237,10 @@ def _solve(resolved: Resolved, memory: Footprint) -> Steady:
         resolved.machine.calibration.expert_imbalance.value,
         "operators" if _is_one_point(scenario) else "sums",
     )
+
+
+def _solve(resolved: Resolved, memory: Footprint) -> Steady:
+    scenario, system = resolved.scenario, system_of(resolved, memory)
     rate = scenario.request_rate
     users = scenario.max_concurrency
     if users is None and rate is None:
