@@ -9,7 +9,7 @@ then describes a whole family of hypothetical parts. Reading files is `hwdb.load
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol
 
 from hwdb.citation import Cited, Unit
 
@@ -288,7 +288,6 @@ class Calibration:
     note: str = ""
 
 
-AnyRecord: TypeAlias = "Gpu | Cpu | Node | Fabric | Storage | Prices | Calibration"
 KINDS: dict[str, type[Any]] = {
     "gpus": Gpu,
     "cpus": Cpu,

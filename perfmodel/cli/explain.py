@@ -13,7 +13,7 @@ from perfmodel.cli.options import OUTPUT, takes_scenario
 from perfmodel.core.errors import UsageError, near
 from perfmodel.core.symbols import SYMBOLS
 from perfmodel.scenario import breakdown
-from perfmodel.scenario.envelope import envelope
+from perfmodel.scenario.envelope import envelope, provenance
 from perfmodel.scenario.explain import Explanation, Node, explain
 from perfmodel.scenario.scenario import Scenario
 
@@ -144,7 +144,7 @@ def _energy(told: Explanation, operator: str | None) -> str:
 
 
 def _source(told: Explanation, operator: str | None) -> str:
-    shown = envelope(told.answer)["provenance"]
+    shown = provenance(told.answer)
     rows = [
         (row["what"], row["value"], row["kind"], row["source"], row["at"])
         for row in shown["values"]

@@ -12,6 +12,7 @@ from hwdb.records import KINDS
 from hwdb.units import show as show_quantity
 from perfmodel.cli import render
 from perfmodel.core.errors import DataError, near
+from perfmodel.scenario.envelope import cited_row
 
 app = App(name="hw", help="Hardware database: accelerators, CPUs, machines, wires, prices.")
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
@@ -57,7 +58,7 @@ def show(name: str, *, kind: str | None = None, json: Json = False) -> None:
         Print JSON.
     """
     record = _find(name, kind)
-    rows = [_row(record, path, value) for path, value in hwdb.cited(record)]
+    rows = [{"what": path, **cited_row(record, value)} for path, value in hwdb.cited(record)]
     if json:
         about = {"id": record.id, "name": record.name, "note": record.note, "values": rows}
         render.emit(render.to_json(about), None)
@@ -141,16 +142,3 @@ def _summary(record: Any) -> dict[str, Any]:
     if folder == "prices":
         summary["offers"] = len(record.offers)
     return summary
-
-
-def _row(record: Any, path: str, value: hwdb.Cited) -> dict[str, Any]:
-    source = record.sources.get(value.source)
-    return {
-        "what": path,
-        "value": value.text if value.known else f"unknown: {value.unknown}",
-        "kind": value.kind if value.known else "unknown",
-        "source": source.title if source else "",
-        "url": source.url if source else "",
-        "at": value.at,
-        "note": value.note,
-    }

@@ -91,7 +91,10 @@ def provenance(answer: Estimate) -> dict[str, Any]:
         "price": resolved.price.source,
         "kinds": kinds,
         "modified": list(resolved.modified),
-        "values": [_row(owner, path, value) for owner, path, value in used],
+        "values": [
+            {"what": f"{owner.id}: {path}", **cited_row(owner, value)}
+            for owner, path, value in used
+        ],
     }
 
 
@@ -186,13 +189,15 @@ def _used(answer: Estimate) -> Any:
         yield calibration, path, value
 
 
-def _row(owner: Any, path: str, value: Cited) -> dict[str, Any]:
+def cited_row(owner: Any, value: Cited) -> dict[str, Any]:
+    """A fact as plain data: value as written, kind, and where it was read."""
     source = owner.sources.get(value.source)
+    unread = "set by the user" if value.kind == "modified" else ""
+    written = value.text or show(float(value.si), value.dimension) if value.known else ""
     return {
-        "what": f"{owner.id}: {path}",
-        "value": value.text or show(float(value.si), value.dimension),
-        "kind": value.kind,
-        "source": source.title if source else "set by the user",
+        "value": written or f"unknown: {value.unknown}",
+        "kind": value.kind if value.known else "unknown",
+        "source": source.title if source else unread,
         "url": source.url if source else "",
         "at": value.at,
         "note": value.note,

@@ -95,10 +95,6 @@ class Machine:
         for cls in classes:
             self.peak(precision.math(cls))
 
-    def cited(self, path: str) -> hwdb.Cited:
-        """Cited value behind ``memory.bandwidth`` and the like, for provenance."""
-        return dict(hwdb.cited(self.gpu))[path]
-
 
 # Where a part's vector rate is unpublished: matrix units outrun the ordinary lanes about this much
 # (16x on A100 and H100: 312 against 19.5, 989 against 67 TFLOP/s).
