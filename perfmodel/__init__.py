@@ -6,8 +6,8 @@
 True
 
 The public names are functions of the question (`Scenario`): `estimate` answers it, `sweep` answers
-a grid of it, `explain` shows the chain of formulas behind a number. Hardware facts are package
-`hwdb`.
+a grid of it, `explain` shows the chain of formulas behind a number, `simulate` serves drawn or
+recorded requests step by step. Hardware facts are package `hwdb`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,31 @@ if TYPE_CHECKING:
     from perfmodel.scenario.estimate import estimate as estimate
     from perfmodel.scenario.explain import explain as explain
     from perfmodel.scenario.scenario import Scenario as Scenario
+    from perfmodel.scenario.simulation import Outcome as Outcome
+    from perfmodel.scenario.simulation import simulate as simulate
 
 
 _PUBLIC = {
     "Estimate": "perfmodel.scenario.estimate",
+    "Outcome": "perfmodel.scenario.simulation",
     "PerfmodelError": "perfmodel.core.errors",
     "Scenario": "perfmodel.scenario.scenario",
     "Sweep": "perfmodel.plan.sweep",
     "estimate": "perfmodel.scenario.estimate",
     "explain": "perfmodel.scenario.explain",
+    "simulate": "perfmodel.scenario.simulation",
     "sweep": "perfmodel.plan.sweep",
 }
 __all__ = [
     "Estimate",
+    "Outcome",
     "PerfmodelError",
     "Scenario",
     "Sweep",
     "__version__",
     "estimate",
     "explain",
+    "simulate",
     "sweep",
 ]
 

@@ -81,6 +81,14 @@ def test_python_of_the_readme_runs(code, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_cluster_file_of_the_readme_is_one(tmp_path):
+    (text,) = fences("toml")
+    path = tmp_path / "cluster.toml"
+    path.write_text(text, encoding="utf-8")
+    asked = "--model meta-llama/Llama-3.1-8B --gpu h100-sxm --request-rate 5 --num-requests 200"
+    assert run(["simulate", *asked.split(), "--cluster", str(path)]) == 0
+
+
 def test_the_example_shows_what_the_program_prints(monkeypatch):
     monkeypatch.delenv("PERFMODEL_HWDB", raising=False)
     spec = importlib.util.spec_from_file_location("readme", ROOT / ".ci" / "readme.py")

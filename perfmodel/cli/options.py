@@ -1,14 +1,16 @@
 """Scenario flags, written once: names, types and help for every command that takes a question.
 
 The flags are the fields of `Scenario` in vLLM's spelling; `takes_scenario` gives them to a command,
-so that all commands ask in the same way.
+so that all commands ask in the same way. `takes` does the same with any dataclass whose docstring
+says what its fields mean.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from cyclopts import Group, Parameter
 
@@ -67,7 +69,7 @@ def takes_scenario(command: Callable[..., None]) -> Callable[..., None]:
 
     A flag that the command declares itself stays the command's.
     """
-    own = inspect.signature(command, eval_str=True)
+    own = inspect.signature(command, eval_str=True)  # what `takes` has added included
     names = [name for name in _FLAGS if name not in own.parameters]
     defaults = {name: item.default for name, item in Scenario.__dataclass_fields__.items()}
     flags = [_flag(name, defaults[name]) for name in names]
@@ -94,6 +96,89 @@ def takes_scenario(command: Callable[..., None]) -> Callable[..., None]:
         item.name: item.annotation for item in [*positional, *flags, *keyword]
     }
     return wrapper
+
+
+def takes(
+    group: Group, names: Mapping[str, tuple[str, ...]] | None = None, **kinds: type[Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for each field of some dataclasses; it receives one object of each.
+
+    Parameters
+    ----------
+    group : Group
+        Where the flags stand in the help.
+    names : mapping, optional
+        Further spellings of a field's flag; the first replaces the usual one if it ends in ``=``.
+    **kinds : dataclass
+        Argument of the command, and its type. Fields are documented in the class's docstring.
+    """
+
+    def given_to(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        owner: dict[str, str] = {}
+        flags: list[inspect.Parameter] = []
+        for argument, kind in kinds.items():
+            meanings = documented(kind)
+            for item in dataclasses.fields(kind):
+                owner[item.name] = argument
+                flags.append(_field(item, meanings[item.name], group, (names or {})))
+
+        def wrapper(*args: Any, **given: Any) -> None:
+            asked: dict[str, dict[str, Any]] = {argument: {} for argument in kinds}
+            for name in [name for name in given if name in owner]:
+                value = given.pop(name)
+                if value is not None:
+                    value = tuple(cast("list[str]", value)) if isinstance(value, list) else value
+                    asked[owner[name]][name] = value
+            made = {argument: kinds[argument](**fields) for argument, fields in asked.items()}
+            command(*args, **made, **given)
+
+        wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
+        rest = [item for name, item in own.parameters.items() if name not in kinds]
+        wrapper.__signature__ = inspect.Signature([*rest, *flags])  # pyright: ignore
+        return wrapper
+
+    return given_to
+
+
+def documented(kind: type[Any]) -> dict[str, str]:
+    """Meaning of each field, from the Parameters of a class's numpydoc docstring.
+
+    >>> documented(Scenario)["price"].split(";")[0]
+    'Rent of one GPU [USD/h]'
+    """
+    found: dict[str, str] = {}
+    names: list[str] = []
+    lines = inspect.cleandoc(kind.__doc__ or "").partition("----------\n")[2].splitlines()
+    for line in lines:
+        if line and not line.startswith(" "):
+            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
+            found |= dict.fromkeys(names, "")
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found
+
+
+def _field(
+    item: dataclasses.Field[Any], meaning: str, group: Group, names: Mapping[str, tuple[str, ...]]
+) -> inspect.Parameter:
+    kind, default = item.type, item.default
+    if isinstance(kind, str):
+        kind = eval(kind, {"Literal": Literal})  # the classes postpone their annotations
+    many = get_origin(kind) is tuple
+    flag, further = "--" + item.name.replace("_", "-"), names.get(item.name, ())
+    if further and further[0].endswith("="):
+        flag, further = further[0][:-1], further[1:]
+    shown = meaning.replace("``", "").replace("`", "").rstrip(".")
+    if isinstance(default, (int, float, str)) and not isinstance(default, bool):
+        shown += f" [default: {default}]"
+    parameter = Parameter(
+        name=(flag, *further), help=shown, group=group, show_default=False,
+        negative=None if "bool" in str(kind) and default is None else (),
+    )  # fmt: skip
+    wanted = list[str] if many else kind
+    return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=None,
+                             annotation=Annotated[wanted | None, parameter])  # fmt: skip
 
 
 def build(asked: dict[str, Any], overrides: list[str] | None, vllm: str | None) -> Scenario:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perfmodel.core.errors import UsageError
+from perfmodel.core.errors import DataError, UsageError
+from perfmodel.core.files import whole_file
 
 
 def pick_format(json_: bool, csv_: bool, output: Path | None) -> str:
@@ -48,14 +47,11 @@ def emit(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(output)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UsageError(f"-o {output}: {error.strerror}") from None
+        with whole_file(output) as part:
+            part.write_text(text, encoding="utf-8")
+    except DataError as error:
+        raise UsageError(f"-o {error}") from None
 
 
 def to_json(data: Any) -> str:

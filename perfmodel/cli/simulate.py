@@ -1,68 +1,75 @@
-"""``perfmodel simulate``: serve drawn requests on one replica and report their latencies."""
+"""``perfmodel simulate``: serve requests step by step and report their latencies."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from perfmodel.cli import render
+from perfmodel.cli import render, simulate_text
 from perfmodel.cli.estimate import infeasible
-from perfmodel.cli.options import LOAD, OUTPUT, takes_scenario
+from perfmodel.cli.options import ENGINE, LOAD, OUTPUT, takes, takes_scenario
 from perfmodel.core.errors import InfeasibleError, UsageError, near
 from perfmodel.core.version import VERSION
-from perfmodel.scenario.estimate import system_of
-from perfmodel.scenario.resolve import Resolved, resolve
+from perfmodel.plan import experiments
+from perfmodel.plan.experiments import Runs
+from perfmodel.plan.progress import Bar
 from perfmodel.scenario.scenario import Scenario
-from perfmodel.scenario.verdict import deployment_memory, judge
-from perfmodel.serving import lengths, workload
-from perfmodel.serving.simulate import Simulation, Slo, has_core, simulate
-from perfmodel.serving.simulate.result import METRICS, shown
+from perfmodel.scenario.serving import Serving
+from perfmodel.scenario.simulation import Experiment, Outcome, run
+from perfmodel.scenario.traffic import DEFAULT_COUNT, Traffic, tenants
+from perfmodel.serving.simulate import has_core
+from perfmodel.serving.simulate.fleet import routing_name
+from perfmodel.serving.simulate.record import Slo
+from perfmodel.serving.simulate.result import shown
 
 SCHEMA = "perfmodel/simulate/1"
 _KEPT = 1_000_000  # requests whose times are kept for exact percentiles; beyond, 0.5 % bins
+_LOG = 200_000  # stretches of steps kept for time series and traces
+_NAMES = {
+    "isl": ("--input-len", "--random-input-len"),
+    "osl": ("--output-len", "--random-output-len"),
+    "num_requests": ("--num-prompts",),
+    "tenants": ("--tenant=",),
+}
+RUNS = Group("Many runs", sort_key=5)
+FILES = Group("Files", sort_key=6)
+_File = Annotated[Path | None, Parameter(group=FILES)]
 
 
 @takes_scenario
+@takes(LOAD, _NAMES, traffic=Traffic)
+@takes(ENGINE, serving=Serving)
+@takes(RUNS, runs=Runs)
 def command(
     scenario: Scenario,
+    traffic: Traffic,
+    serving: Serving,
+    runs: Runs,
     *,
-    isl: Annotated[str, Parameter(
-        name=("--isl", "--input-len", "--random-input-len"), group=LOAD)] = "1024",
-    osl: Annotated[str, Parameter(
-        name=("--osl", "--output-len", "--random-output-len"), group=LOAD)] = "256",
-    num_requests: Annotated[int, Parameter(
-        name=("--num-requests", "--num-prompts"), group=LOAD)] = 1000,
-    arrivals: Annotated[str, Parameter(group=LOAD)] = "poisson",
-    seed: Annotated[int, Parameter(group=LOAD)] = 0,
-    scheduler: Annotated[str, Parameter(group=LOAD)] = "vllm-v1",
     goodput: Annotated[list[str] | None, Parameter(
         group=LOAD, negative=(), consume_multiple=True)] = None,
+    requests_out: _File = None,
+    time_series: _File = None,
+    chrome_trace: _File = None,
     json: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)] = False,
     csv: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)] = False,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=OUTPUT)] = None,
 ) -> None:  # fmt: skip
-    """Serve requests on one replica step by step: percentiles, queues, preemptions.
+    """Serve requests step by step: percentiles, queues, preemptions, routing, scaling.
 
     Parameters
     ----------
-    isl : str
-        Prompt tokens: a number, 'uniform(800, 1000)', 'lognormal(median=600, sigma=1.2)' …
-    osl : str
-        Output tokens, as --isl.
-    num_requests : int
-        Requests to serve.
-    arrivals : str
-        How arrivals scatter about --request-rate: poisson, deterministic, 'gamma(burstiness=0.5)' …
-    seed : int
-        Equal seeds give equal results.
-    scheduler : str
-        vllm-v1, prefill-first (vLLM v0), orca or static.
     goodput : list of str
         Limits in milliseconds that a request must meet to count: ttft:500 tpot:50 e2el:20000.
+    requests_out : Path
+        Write one row per request (.csv, .jsonl, .parquet).
+    time_series : Path
+        Write load, throughput and cache over time (.csv, .jsonl, .parquet).
+    chrome_trace : Path
+        Write steps and requests for chrome://tracing or Perfetto (.json).
     json : bool
         Print JSON.
     csv : bool
@@ -71,54 +78,43 @@ def command(
         Write to a file; its suffix (.json, .csv, .txt) picks the format.
     """
     form = render.pick_format(json, csv, output)
-    if scenario.prefix:
-        raise UsageError("--prefix: prefix caching is not simulated yet")
-    closed = scenario.max_concurrency is not None
-    if not closed and scenario.request_rate is None:
-        raise UsageError("give --request-rate (open loop) or --max-concurrency (closed loop)")
-    if num_requests < 1:
-        raise UsageError(f"--num-requests {num_requests} must be at least 1")
-    asked = {"isl": isl, "osl": osl, "num_requests": num_requests, "arrivals": arrivals,
-             "seed": seed, "scheduler": scheduler, "goodput": goodput or []}  # fmt: skip
-    slo = _slo(goodput or [])
-    # Each request's own length is checked below; the deployment must fit whatever is asked of it.
-    resolved = resolve(replace(scenario, isl=1, osl=1))
-    memory = deployment_memory(resolved)
-    verdict = judge(resolved, memory)
-    if not verdict.feasible:
-        infeasible(verdict.message, verdict.nearest)
-    rate = 1.0 if closed else float(scenario.request_rate or 0.0)
-    requests = workload.generate(
-        lengths.parse(isl), lengths.parse(osl), num_requests, rate,
-        process=workload.parse_arrivals(arrivals), seed=seed,
+    files = {"requests": requests_out, "series": time_series, "trace": chrome_trace}
+    _check_files(files, runs)
+    runs.check()
+    experiment = Experiment(
+        scenario=scenario, traffic=traffic, serving=serving, slo=_slo(goodput or []),
+        keep_requests=(traffic.num_requests or DEFAULT_COUNT) <= _KEPT,
+        log=_LOG if time_series or chrome_trace else 0,
     )  # fmt: skip
     if not has_core():
         print("note: without numba the plain simulator runs, some hundred times slower: "
               "pip install 'perfmodel[simulate]'", file=sys.stderr)  # fmt: skip
     try:
-        made = simulate(
-            system_of(resolved, memory), requests, scheduler=scheduler,
-            max_concurrency=_whole(scenario.max_concurrency),
-            block_size=_whole(scenario.block_size) or 16,
-            max_model_len=_whole(scenario.max_model_len),
-            slo=slo, keep_requests=num_requests <= _KEPT,
-        )  # fmt: skip
+        if runs.find_capacity:
+            answer = _capacity(experiment, runs)
+        elif runs.seeds > 1:
+            answer = _ensemble(experiment, runs)
+        else:
+            outcome = run(experiment)
+            answer = _single(outcome, runs)
+            _write(outcome, files)
     except InfeasibleError as error:
         infeasible(str(error), error.nearest)
         return
-    answer = _answer(resolved, asked, made)
     if form == "json":
         render.emit(render.to_json(answer), output)
     elif form == "csv":
-        flat = {key: value for key, value in answer["inputs"].items() if key != "set"}
+        flat = {key: value for key, value in answer["inputs"].items() if key not in ("set", "slo")}
         render.emit(render.to_csv([flat | answer["results"]]), output)
     else:
-        render.emit(_text(answer), output)
+        render.emit(simulate_text.text(answer), output)
     for line in answer["warnings"]:
         print(f"note: {line}", file=sys.stderr)
+    if answer["verdict"]["feasible"] is False:
+        infeasible(answer["verdict"]["message"], answer["verdict"]["nearest"])
 
 
-def _slo(items: list[str]) -> Slo:
+def _slo(items: list[str]) -> dict[str, float]:
     """``["ttft:500"]`` in milliseconds, vLLM's spelling."""
     limits: dict[str, float] = {}
     for item in items:
@@ -133,61 +129,132 @@ def _slo(items: list[str]) -> Slo:
             raise UsageError(f"--goodput {item!r}: {value!r} is not a number") from None
         if not limits[name] > 0:
             raise UsageError(f"--goodput {item!r} must be above zero")
-    return Slo(**limits)
+    return limits
 
 
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _check_files(files: dict[str, Path | None], runs: Runs) -> None:
+    """Refuse, before anything runs, files that could not be written."""
+    from perfmodel.serving.simulate import export, trace
+
+    for name, path in files.items():
+        if path is None:
+            continue
+        if runs.find_capacity or runs.seeds > 1:
+            raise UsageError(f"{path}: files hold one run; leave --seeds and --find-capacity out")
+        export.check_path(path, trace.SUFFIXES if name == "trace" else export.FORMATS)
 
 
-def _answer(resolved: Resolved, asked: dict[str, Any], made: Simulation) -> dict[str, Any]:
-    calibration = resolved.machine.calibration
+def _write(outcome: Outcome, files: dict[str, Path | None]) -> None:
+    from perfmodel.serving.simulate.export import write_requests, write_table
+    from perfmodel.serving.simulate.series import series
+    from perfmodel.serving.simulate.trace import write_trace
+
+    made = outcome.simulation
+    if files["requests"]:
+        write_requests(made, files["requests"])
+    if files["series"]:
+        write_table([series(made)], files["series"])
+    if files["trace"]:
+        write_trace(made, files["trace"])
+
+
+def _single(outcome: Outcome, runs: Runs) -> dict[str, Any]:
+    made = outcome.simulation
+    results = shown(outcome.results())
     warnings: list[str] = []
-    if resolved.modified:
-        warnings.append(f"modified values: {', '.join(resolved.modified)}")
-    if made.record.preemptions:
-        warnings.append(f"{made.record.preemptions} preemptions: the cache ran out of blocks")
+    modified = sorted(
+        {name for part in outcome.deployment.parts for name in part.resolved.modified}
+    )
+    if modified:
+        warnings.append(f"modified values: {', '.join(modified)}")
+    if results["preemptions"]:
+        warnings.append(f"{results['preemptions']} preemptions: the cache ran out of blocks")
+    answer = _envelope(outcome.experiment, results, warnings)
+    failed = [check for check in experiments.checks(results, runs, False) if not check.met]
+    if failed:
+        answer["verdict"] = {
+            "feasible": False, "message": "; ".join(map(str, failed)),
+            "nearest": "a lower rate (--find-capacity), more replicas or faster GPUs",
+        }  # fmt: skip
+    answer["cache"] = {
+        "blocks": made.blocks,
+        "block_size": made.cluster.replicas[0].engine.block_size,
+    }
+    answer["replicas"] = len(made.cluster.replicas)
+    answer["routing"] = routing_name(made.cluster.routing)
+    if len(made.cluster.replicas) > 1:
+        answer["by_replica"] = [shown(row) for row in made.by_replica()]
+    if made.requests.tenant is not None:
+        names = [tenant.name for tenant in tenants(outcome.experiment.traffic)]
+        answer["by_tenant"] = [
+            shown(row) | ({"tenant": names[row["tenant"]]} if names else {})
+            for row in made.by_tenant()
+        ]
+    calibration = outcome.deployment.parts[0].resolved.machine.calibration
+    answer["validity"] = {
+        "calibrated": calibration.calibrated,
+        "percentiles": "exact, of itl in bins of 0.5 %" if made.kept else "in bins of 0.5 %",
+        "note": f"calibrated: {calibration.name}" if calibration.calibrated else
+        "uncalibrated: efficiencies are defaults from the literature; perfmodel estimate "
+        "prints the interval their bounds span",
+    }  # fmt: skip
+    return answer
+
+
+def _ensemble(experiment: Experiment, runs: Runs) -> dict[str, Any]:
+    with runs.open() as pool, Bar("seeds") as bar:
+        made = experiments.repeat(experiment, runs, pool, bar)
+    names = [name for name, value in made.rows[0].items() if isinstance(value, (int, float))]
+    found = {name: made.interval(name) for name in names}
+    answer = _envelope(experiment, shown({name: found[name].mean for name in names}), [])
+    answer["seeds"] = {"first": made.seeds[0], "n": len(made.seeds), "converged": made.converged}
+    answer["intervals"] = {
+        name: {"half_width": each.half_width, "n": each.n} for name, each in found.items()
+    }
+    answer["confidence"] = runs.confidence
+    if not made.converged:
+        wide = [name for name, each in made.metrics.items() if not each.converged]
+        answer["warnings"].append(
+            f"after {len(made.seeds)} seeds {', '.join(wide)} vary by more than "
+            f"{runs.tolerance:.0%}: more --seeds, or more --num-requests"
+        )
+    return answer
+
+
+def _capacity(experiment: Experiment, runs: Runs) -> dict[str, Any]:
+    with runs.open() as pool, Bar("rates") as bar:
+        made = experiments.capacity(experiment, runs, pool, bar)
+    answer = _envelope(experiment, shown(made.best.result if made.best else {}), [])
+    answer["capacity"] = {
+        "request_rate": made.rate,
+        "converged": made.converged,
+        "message": str(made),
+        "probes": [
+            {"request_rate": probe.rate, "met": probe.met} |
+            shown({check.name: check.value for check in probe.checks})
+            for probe in made.curve
+        ],
+    }  # fmt: skip
+    if made.best is None:
+        answer["verdict"] = {
+            "feasible": False, "message": str(made),
+            "nearest": "looser limits, a shorter prompt or faster GPUs",
+        }  # fmt: skip
+    return answer
+
+
+def _envelope(
+    experiment: Experiment, results: dict[str, Any], warnings: list[str]
+) -> dict[str, Any]:
+    inputs = experiment.to_dict()
+    slo = inputs.get("slo")
+    if slo:
+        inputs["slo"] = {name: limit * 1e3 for name, limit in slo.items()}
     return {
         "schema": SCHEMA,
         "tool": f"perfmodel {VERSION}",
-        "inputs": {**resolved.scenario.to_dict(), **asked},
-        "results": shown(made.results()),
-        "cache": {"blocks": made.blocks, "block_size": made.block_size},
-        "validity": {
-            "calibrated": calibration.calibrated,
-            "percentiles": "exact, of itl in bins of 0.5 %" if made.kept else "in bins of 0.5 %",
-            "note": f"calibrated: {calibration.name}" if calibration.calibrated else
-            "uncalibrated: efficiencies are defaults from the literature; perfmodel estimate "
-            "prints the interval their bounds span",
-        },
+        "inputs": inputs,
+        "results": results,
+        "verdict": {"feasible": True, "message": "", "nearest": ""},
         "warnings": warnings,
-    }  # fmt: skip
-
-
-def _text(answer: dict[str, Any]) -> str:
-    results, n = answer["results"], render.number
-    inputs = answer["inputs"]
-    statistics = ("mean", "median", "p90", "p95", "p99")
-    rows = [
-        [name.removesuffix("_time"), *(n(results[f"{s}_{name}_ms"]) for s in statistics)]
-        for name in (*METRICS, "itl")
-    ]
-    title = (
-        f"{inputs['model']} on {inputs['gpu']}: {results['requests']:,} requests in "
-        f"{n(results['duration_s'])} s, scheduler {inputs['scheduler']}"
-    )
-    lines = [
-        render.table(title, ["ms", *statistics], rows).rstrip("\n"),
-        "",
-        f"  throughput  {n(results['output_throughput'])} output tok/s, "
-        f"{n(results['request_throughput'])} requests/s"
-        + (f", {n(results['goodput'])} within their limits" if inputs["goodput"] else ""),
-        f"  running     {n(results['running'])} requests on average, "
-        f"{results['steps']:,} steps, busy {results['busy']:.0%}",
-        f"  cache       {results['kv_utilisation']:.0%} of {answer['cache']['blocks']:,} blocks on "
-        f"average, {results['peak_kv_utilisation']:.0%} at most, "
-        f"{results['preemptions']:,} preemptions",
-        "",
-        f"  {answer['validity']['note']}",
-    ]
-    return "\n".join(lines) + "\n"
+    }

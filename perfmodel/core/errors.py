@@ -53,7 +53,7 @@ class ValidityError(PerfmodelError):
 
 
 class DeviceError(PerfmodelError):
-    """A measurement device failed or is absent."""
+    """Machinery failed: a measurement device, or the workers that runs are spread over."""
 
     exit_code = 6
 

@@ -153,6 +153,17 @@ _ROWS: Final = (
     Symbol("tpot", r"\mathrm{TPOT}", "s", "time per output token after the first", 0, 1e6),
     Symbol("e2el", r"\mathrm{E2E}", "s", "end-to-end latency", 0, 1e12),
     Symbol("throughput", r"X", "1/s", "output tokens per second of the deployment", 1e-12, 1e15),
+    # queues
+    _count("servers", r"m", "equal servers that share one queue", 1e7),
+    Symbol("service_time", r"\bar x", "s", "mean time a request occupies a server", 0, 1e9),
+    Symbol("service_cv2", r"C_{s}^{2}", "1", "squared coefficient of variation of service times",
+           0, 1e6),
+    Symbol("arrival_cv2", r"C_{a}^{2}", "1", "squared coefficient of variation of arrival gaps",
+           0, 1e6),
+    Symbol("blocking", r"P_b", "1", "share of arrivals that find all servers busy, if none wait",
+           0, 1),
+    Symbol("wait_probability", r"P_W", "1", "share of requests that wait", 0, 1),
+    Symbol("tail", r"\epsilon", "1", "share of requests beyond a percentile", 1e-12, 1),
     # power and money
     Symbol("idle_power", r"P_0", "W", "power of an idle GPU", 0, 1e5),
     Symbol("tdp", r"P_{\max}", "W", "power limit of one GPU", 0, 1e5),

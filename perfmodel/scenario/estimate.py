@@ -99,12 +99,9 @@ class Estimate:
     def power(self) -> Numeric:
         """Mean power of one GPU [W]."""
         machine, steady = self.resolved.machine, self._steady
-        limits, achieved = machine.gpu.power, machine.calibration
-        tdp = limits.tdp.value
-        idle = limits.idle.value if limits.idle is not None and limits.idle.known else \
-            achieved.idle_power.value * tdp  # fmt: skip
+        achieved = machine.calibration
         return gpu_power(
-            idle, tdp,
+            machine.idle_power, machine.gpu.power.tdp.value,
             steady.occupancy
             * busy_share(steady.average(lambda step: step.compute), steady.tpot_step),
             steady.occupancy

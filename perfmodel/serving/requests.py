@@ -26,8 +26,8 @@ class Requests:
     Parameters
     ----------
     arrival : array of float64, shape (n,)
-        Arrival times, not decreasing [s]. A request that follows others (``after``) has the time of
-        its task, and becomes ready when they are finished.
+        Arrival times, from 0, not decreasing [s]. A request that follows others (``after``) has the
+        time of its task, and becomes ready when they are finished.
     prompt, output : array of int64, shape (n,)
         Prompt and generated tokens, each at least 1.
     hidden : array of int64, shape (n,), optional
@@ -84,8 +84,8 @@ class Requests:
             column = getattr(self, name)
             if column is not None and len(column) != count:
                 raise UsageError(f"{name} has {len(column)} entries for {count} requests")
-        if not np.all(np.isfinite(self.arrival)) or np.any(np.diff(self.arrival) < 0):
-            raise UsageError("arrival times must be finite and must not decrease")
+        if not np.all(np.isfinite(self.arrival)) or np.any(np.diff(self.arrival, prepend=0.0) < 0):
+            raise UsageError("arrival times must be finite, not negative, and must not decrease")
         for name, least in (
             ("prompt", 1), ("output", 1), ("tenant", 0), ("session", 0), ("adapter", -1),
             ("pool", 0), ("task", 0),

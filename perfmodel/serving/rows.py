@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from perfmodel.core.errors import DataError, near
 from perfmodel.core.symbols import SYMBOLS
@@ -20,6 +20,21 @@ MOST_TOKENS = int(SYMBOLS["isl"].high)
 LARGEST_FILE = 2 << 30
 _LONGEST_LINE = 1 << 24
 _LATEST = 1e12
+# Whole numbers that a float holds exactly.
+_LARGEST = 2**53
+
+
+class Row(NamedTuple):
+    """One request of a trace; ``time`` in seconds on the trace's own clock, None where untimed.
+
+    ``more`` are further columns of `perfmodel.serving.requests.Requests`, by their names there.
+    """
+
+    time: float | None
+    prompt: int
+    output: int
+    hash_ids: list[int] | None = None
+    more: dict[str, int | float | list[int]] | None = None
 
 
 def check_file(path: Path, limit: int | None) -> None:
@@ -46,6 +61,21 @@ def open_text(path: Path) -> TextIO:
         return path.open(encoding="utf-8-sig", errors="replace", newline="")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def csv_header(path: Path) -> list[str]:
+    """Names of the columns of a CSV file, in order.
+
+    Raises
+    ------
+    DataError
+        Broken quoting, a line that is too long.
+    """
+    first = next((line for _, line in lines(path) if line.strip()), "")
+    try:
+        return [" ".join(name.split()) for name in next(csv.reader([first]), list[str]())]
+    except csv.Error as error:
+        raise DataError(f"{path}:1: not CSV: {error}") from None
 
 
 def csv_rows(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -103,12 +133,36 @@ def tokens(value: object, where: str) -> int:
     return int(number)
 
 
+def whole(value: object, where: str, least: int | None = 0) -> int:
+    """A whole number from text or JSON, at least ``least``; errors as `tokens`."""
+    number = _number(value)
+    low = -_LARGEST if least is None else least
+    if not (low <= number <= _LARGEST and number.is_integer()):
+        limit = "" if least is None else f" from {least}"
+        raise DataError(f"{where} is {shown(value)}; a whole number{limit}")
+    return int(number)
+
+
 def seconds(value: object, where: str) -> float:
     """A time from text or JSON; errors as `tokens`."""
     number = _number(value)
     if not abs(number) <= _LATEST:
         raise DataError(f"{where} is {shown(value)}; a time as a number")
     return number
+
+
+def check_blocks(hash_ids: Sized, prompt: int, block: int, at: str) -> None:
+    """Refuse more block ids than a prompt has blocks.
+
+    Raises
+    ------
+    DataError
+    """
+    if len(hash_ids) > -(-prompt // block):
+        raise DataError(
+            f"{at}: 'hash_ids' has {len(hash_ids)} blocks; {prompt} tokens fill "
+            f"{-(-prompt // block)} blocks of {block}"
+        )
 
 
 def shown(value: object) -> str:

@@ -5,7 +5,8 @@ GeneratedTokens; github.com/Azure/AzurePublicDataset), ``burstgpt`` (Timestamp i
 tokens, Response tokens; failed requests answer 0 tokens; github.com/HPMLL/BurstGPT), ``mooncake``
 (JSON lines: timestamp in ms, input_length, output_length, hash_ids of 512-token blocks; FAST'25,
 github.com/kvcache-ai/Mooncake), ``sharegpt`` (one JSON array with token counts and mostly no
-times), and ``plain`` (a CSV of arrival_s, isl_tokens, osl_tokens).
+times), and ``plain`` (a CSV of arrival_s, isl_tokens, osl_tokens and more: see
+`perfmodel.serving.plain`).
 
 A malformed row is an error that names file, line and column. Text without token counts needs a
 tokeniser and is not read here.
@@ -21,13 +22,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
 from perfmodel.core.errors import DataError, UsageError, near
-from perfmodel.serving.requests import Counts, Requests
-from perfmodel.serving.rows import check_file, csv_rows, lines, open_text, seconds, shown, tokens
+from perfmodel.serving import plain
+from perfmodel.serving.ragged import Ragged, reordered
+from perfmodel.serving.requests import Requests
+from perfmodel.serving.rows import (
+    Row,
+    check_blocks,
+    check_file,
+    csv_rows,
+    lines,
+    open_text,
+    seconds,
+    shown,
+    tokens,
+)
 
 # A JSON document is held in memory as a whole.
 LARGEST_DOCUMENT = 1 << 30
@@ -56,15 +69,6 @@ class Trace:
     rows: int
     failed: int
     timed: bool
-
-
-class Row(NamedTuple):
-    """One request of a trace; ``time`` in seconds on the trace's own clock, None where untimed."""
-
-    time: float | None
-    prompt: int
-    output: int
-    hash_ids: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +207,7 @@ def _hashes(value: object, prompt: int, block: int, at: str) -> list[int]:
     for entry in given:
         if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < 2**63:
             raise wrong
-    if len(given) > -(-prompt // block):
-        raise DataError(
-            f"{at}: 'hash_ids' has {len(given)} blocks; {prompt} tokens fill "
-            f"{-(-prompt // block)} blocks of {block}"
-        )
+    check_blocks(given, prompt, block, at)
     return given
 
 
@@ -252,10 +252,11 @@ def _collect(
 ) -> Trace:  # fmt: skip
     """Filter rows into columns, sort them by time."""
     times, prompts, outputs = array("d"), array("q"), array("q")
-    ids, counts = array("q"), array("q")
+    ids, counts, kept = array("q"), array("q"), array("q")
+    more: dict[str, list[Any]] = {}
     seen = failed = untimed = 0
     origin: float | None = None
-    for row in rows:
+    for number, row in enumerate(rows):
         if row.time is None:
             untimed += 1
             if window is not None:
@@ -271,8 +272,11 @@ def _collect(
         times.append(time)
         prompts.append(row.prompt)
         outputs.append(row.output)
+        kept.append(number)
         counts.append(len(row.hash_ids or ()))
         ids.extend(row.hash_ids or ())
+        for field, value in (row.more or {}).items():
+            more.setdefault(field, []).append(value)
         if len(times) == limit:
             break
     if not times:
@@ -282,16 +286,16 @@ def _collect(
     when = np.array(times)
     order = np.argsort(when, kind="stable")
     when = (when[order] - when[order[0]]) / scale
-    sizes: Counts = np.array(counts, dtype=np.int64)
-    starts: Counts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[order])])
-    hashes: tuple[Counts, Counts] | None = None
+    hashes: Ragged | None = None
     if len(ids):
-        # Where each entry, in the new order, stood in the old one.
-        first = np.cumsum(sizes) - sizes
-        moved = np.repeat(first[order] - starts[:-1], sizes[order]) + np.arange(len(ids))
-        hashes = (starts, np.array(ids, dtype=np.int64)[moved])
+        hashes = reordered(np.array(counts), np.array(ids), order)
     requests = Requests(
-        when, np.array(prompts)[order], np.array(outputs)[order], hash_ids=hashes, hash_block=block
+        when,
+        np.array(prompts)[order],
+        np.array(outputs)[order],
+        hash_ids=hashes,
+        hash_block=block,
+        **plain.columns(more, np.array(kept), order),
     )
     return Trace(requests, name, seen, failed, timed=not untimed)
 
@@ -313,10 +317,13 @@ def _known() -> str:
 _TABLES: dict[str, tuple[str, str, str, Callable[[str, str], float]]] = {
     "azure": ("TIMESTAMP", "ContextTokens", "GeneratedTokens", _date),
     "burstgpt": ("Timestamp", "Request tokens", "Response tokens", seconds),
-    "plain": ("arrival_s", "isl_tokens", "osl_tokens", seconds),
+    "plain": (*plain.REQUIRED, seconds),
 }
 FORMATS: dict[str, Format] = {
-    name: Format(f"CSV with {time}, {prompt}, {output}", _table(name))
+    name: Format(
+        f"CSV with {time}, {prompt}, {output}",
+        plain.read_rows if name == "plain" else _table(name),
+    )
     for name, (time, prompt, output, _) in _TABLES.items()
 } | {
     "mooncake": Format("JSON lines with timestamp, input_length, output_length", _mooncake),

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from perfmodel.core.errors import UsageError, near
 from perfmodel.serving import arrivals
 from perfmodel.serving.arrivals import PROCESSES, Process
+from perfmodel.serving.content import MOST_BLOCKS
 from perfmodel.serving.lengths import Fixed, LengthLaw, LogNormal
 from perfmodel.serving.requests import Counts, Requests
 from perfmodel.serving.spec import arguments, spec
 
-# Block ids of all requests together; 1.6 GB.
-_MOST_BLOCKS = 200_000_000
 SARATHI = "Agrawal et al., Sarathi-Serve, arXiv 2403.02310, table 2"
 LAMINA = "Chen et al., arXiv 2405.01814v2 (means of the Azure code trace)"
 R1_MATH = (
@@ -203,13 +202,21 @@ def rearrive(
 ) -> Requests:
     """The same requests in the same order with drawn arrival times, for traces without times.
 
+    ``rate`` is that of tasks where there are tasks: all requests of one come at its time.
+
     Raises
     ------
     UsageError
-        As `generate`.
+        Requests that are not in order of task; else as `generate`.
     """
-    drawn = generate(Fixed(1), Fixed(1), len(requests), rate, process=process, seed=seed)
-    return dataclasses.replace(requests, arrival=drawn.arrival)
+    places, count = np.arange(len(requests)), len(requests)
+    if requests.task is not None:
+        if np.any(np.diff(requests.task) < 0):
+            raise UsageError("requests with tasks must be in order of task to arrive anew")
+        tasks, places = np.unique(requests.task, return_inverse=True)
+        count = len(tasks)
+    drawn = generate(Fixed(1), Fixed(1), count, rate, process=process, seed=seed)
+    return dataclasses.replace(requests, arrival=drawn.arrival[places])
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +304,9 @@ def _hash_ids(prompts: Counts, prefix: SharedPrefix, rng: Generator) -> tuple[Co
     count = len(prompts)
     blocks = -(-prompts // prefix.block)
     total = int(blocks.sum())
-    if total > _MOST_BLOCKS:
+    if total > MOST_BLOCKS:
         raise UsageError(
-            f"prompts of {total:.3g} blocks of {prefix.block} tokens; at most {_MOST_BLOCKS:.0e}: "
+            f"prompts of {total:.3g} blocks of {prefix.block} tokens; at most {MOST_BLOCKS:.0e}: "
             "fewer requests or larger blocks"
         )
     group = rng.integers(0, prefix.groups, count)

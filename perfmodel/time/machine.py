@@ -63,6 +63,14 @@ class Machine:
             return memory.capacity.value
         return usable.value
 
+    @property
+    def idle_power(self) -> Numeric:
+        """Power of a GPU with nothing to do [W]: as cited, else the calibration's share of TDP."""
+        limits = self.gpu.power
+        if limits.idle is not None and limits.idle.known:
+            return limits.idle.value
+        return self.calibration.idle_power.value * limits.tdp.value
+
     def peak(self, math: str, vector: bool = False) -> Numeric:
         """Dense rate of a datapath [FLOP/s].
 

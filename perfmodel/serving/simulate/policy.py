@@ -1,8 +1,9 @@
 """Schedulers as data: what a step may contain and when waiting requests join.
 
-A policy is three yes-or-no answers and a reserve; the twin and the compiled core read the same four
-numbers. Running requests come first, then waiting ones in order of arrival (preempted ones before
-all others); when cache blocks run out the youngest running request is preempted and recomputed.
+A policy is a few yes-or-no answers and two shares; the twin and the compiled core read the same
+numbers. Running requests come first, then waiting ones by priority and in order of arrival
+(preempted ones before the others of their priority); when cache blocks run out the youngest running
+request of the lowest priority gives way.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.core.errors import UsageError, near
+from perfmodel.serving.requests import Counts, Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +29,82 @@ class Policy:
     refill : bool
         Requests join as soon as there is room; else a batch runs until all its requests are done
         (those that are done leave, their places stay empty).
-    watermark : float
-        Share of cache blocks that stays free when a request is admitted beside others [1].
     source : str
         Who does it so.
+    watermark : float
+        Share of cache blocks that stays free when a request is admitted beside others [1].
+    foresight : float
+        Share of the blocks that running requests have yet to grow into (and the newcomer's own)
+        that is kept free when a request is admitted beside others: 1 never preempts [1].
+    layered : bool
+        A prompt passes through a part of the layers in each step, all its tokens at once, instead
+        of a part of its tokens through all layers.
+    budget : int, optional
+        Tokens of a step, where the engine's own default differs from vLLM's.
     """
 
     mixed: bool
     chunked: bool
     refill: bool
-    watermark: float
     source: str
+    watermark: float = 0.0
+    foresight: float = 0.0
+    layered: bool = False
+    budget: int | None = None
 
 
 POLICIES: Final[dict[str, Policy]] = {
-    "vllm-v1": Policy(
-        True, True, True, 0.0,
-        "vLLM v1; Agrawal et al., Sarathi-Serve, arXiv 2403.02310, section 4"),
+    "vllm-v1": Policy(True, True, True, "vLLM v1: chunked prefill beside decodes"),
+    "sarathi": Policy(
+        True, True, True, "Agrawal et al., Sarathi-Serve, arXiv 2403.02310, section 4", budget=512),
+    "splitfuse": Policy(
+        True, True, True, "Holmes et al., DeepSpeed-FastGen, arXiv 2401.08671, section 3.B",
+        budget=768),
+    "layered": Policy(
+        True, True, True, "Lee et al., layered prefill, arXiv 2510.08055", layered=True,
+        budget=512),
     "prefill-first": Policy(
-        False, False, True, 0.01, "Kwon et al., PagedAttention, arXiv 2309.06180; vLLM v0"),
+        False, False, True, "Kwon et al., PagedAttention, arXiv 2309.06180; vLLM v0",
+        watermark=0.01),
+    "sglang": Policy(
+        False, True, True,
+        "SGLang: chunked prefill before decodes, part of the new tokens reserved at admission "
+        "(new_token_ratio)", foresight=0.7),
+    "trtllm": Policy(
+        True, False, True,
+        "TensorRT-LLM: in-flight batching under GUARANTEED_NO_EVICT", foresight=1.0),
     "orca": Policy(
-        True, False, True, 0.0, "Yu et al., Orca, OSDI 2022: iteration-level scheduling"),
+        True, False, True, "Yu et al., Orca, OSDI 2022: iteration-level scheduling"),
     "static": Policy(
-        False, False, False, 0.0, "request-level batching, the baseline of Orca, OSDI 2022"),
+        False, False, False, "request-level batching, the baseline of Orca, OSDI 2022"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
+class Speculation:
+    """Speculative decoding: a draft model proposes tokens, one step verifies them.
+
+    Parameters
+    ----------
+    acceptance : float
+        Chance that a proposed token is accepted if those before it were [1].
+    lengths : array of int64, shape (most sequences + 1,)
+        Tokens proposed per sequence, by the number of sequences that decode: adaptive length.
+    draft : array of float64, shape (most sequences + 1,)
+        Time to propose one token for so many sequences [s].
+    seed : int
+        Of the acceptances.
+    """
+
+    acceptance: float
+    lengths: Counts
+    draft: Times
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
-    """Limits of one replica.
+    """Limits and habits of one replica.
 
     Parameters
     ----------
@@ -68,6 +117,20 @@ class Engine:
         Tokens per cache block.
     blocks : int
         Cache blocks of the replica.
+    prefix_cache : bool
+        Blocks of equal content are kept and shared.
+    swap_time : float, optional
+        Preempted requests move to host memory, at so much time per block each way, instead of being
+        computed again [s].
+    adapters : int
+        LoRA adapters in device memory at once; 0: requests' adapters play no role.
+    adapter_time, adapter_step : float
+        Time to load an adapter, and what each one in the batch adds to a step [s].
+    finetune : int
+        Fine-tuning tokens that fill up each step, as far as the budget goes.
+    host_time : float
+        Work of the host per sequence and step, beside the device: no step is shorter [s].
+    speculation : Speculation, optional
     """
 
     policy: Policy
@@ -75,11 +138,24 @@ class Engine:
     max_num_seqs: int
     block_size: int
     blocks: int
+    prefix_cache: bool = False
+    swap_time: float | None = None
+    adapters: int = 0
+    adapter_time: float = 0.0
+    adapter_step: float = 0.0
+    finetune: int = 0
+    host_time: float = 0.0
+    speculation: Speculation | None = None
 
     @property
     def reserve(self) -> int:
         """Blocks that stay free when a request is admitted beside others."""
         return int(self.policy.watermark * self.blocks)
+
+
+# A token of parameter-efficient fine-tuning passes forward and, for the gradients of the inputs
+# alone, backward: 4 N FLOPs against 2 N (Miao et al., FlexLLM, arXiv 2402.18789).
+FINETUNE_ROWS: Final = 2
 
 
 def policy(name: str) -> Policy:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,19 @@ from perfmodel.step.step import run_step
 from perfmodel.time.operator_time import OperatorTime
 
 Table = NDArray[np.float64]
+Counts = NDArray[np.int64]
 Chunk = tuple[int, int]
 
+_MOST_PIECES = 8
 _PLANE = 4  # coefficients of a plane: constant, rows, sequences, past tokens of prompts
+# Steps that tell the coefficients apart, and (1, rows, sequences, past) of each.
+PLANE_PROBES: Final = (
+    TokenGroup(2.0, 1.0, 0.0), TokenGroup(2.0, 1.5, 0.0), TokenGroup(1.0, 2.0, 0.0),
+    TokenGroup(1.0, 2.0, 1024.0),
+)  # fmt: skip
+PLANE_FEATURES: Final[Table] = np.array(
+    [[1, 2, 2, 0], [1, 3, 2, 0], [1, 2, 1, 0], [1, 2, 1, 1024]], dtype=np.float64
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,11 @@ class Surface:
             spent += max(_plane(compute, tokens, seqs, past), _plane(memory, tokens, seqs, past))
         return spent
 
+    def prefill_times(self, new: NDArray[np.int64], past: NDArray[np.int64]) -> Table:
+        """Prefill attention of chunks of prompts without launches [s], shape (chunks,)."""
+        work = self.work[:, past + new] - self.work[:, past]
+        return np.maximum(work, self.reads[:, past] + self.writes[:, None] * new).sum(axis=0)
+
 
 def tabulate(system: System, rows: int, sequences: int, longest: int) -> Surface:
     """Surface of one replica of ``system``.
@@ -123,15 +139,17 @@ def tabulate(system: System, rows: int, sequences: int, longest: int) -> Surface
     Raises
     ------
     UsageError
-        The system is more than one replica or stage, or does not generate token by token.
+        The system does not generate token by token.
     perfmodel.core.errors.InfeasibleError
         A datapath or a network is missing.
     """
     _supported(system)
-    kinds = _kinds(system)
+    kinds = operator_kinds(system)
 
     def pick(group: TokenGroup, *wanted: str) -> list[OperatorTime]:
-        return [item for item in _operators(system, group) if kinds[item.operator.name] in wanted]
+        return [
+            item for item in timed_operators(system, group) if kinds[item.operator.name] in wanted
+        ]
 
     every_row = np.arange(rows + 1.0)
     every_seq = np.arange(sequences + 1.0)
@@ -170,34 +188,60 @@ def _is_linear(values: Table) -> bool:
     return bool(np.all(np.abs(values - line) <= 1e-12 * np.abs(values).max(initial=0.0)))
 
 
+def linear_pieces(decode: Table) -> Counts:
+    """First contexts of the pieces in which decode attention is linear; none if they are many.
+
+    Examples
+    --------
+    >>> window = np.minimum(np.arange(9.0), 4.0)
+    >>> linear_pieces(window).tolist()
+    [1, 5]
+    """
+    values = decode[1:-1]
+    slack = 1e-12 * float(np.abs(values).max(initial=0.0))
+    bends = np.flatnonzero(np.abs(np.diff(values, 2)) > slack) + 2
+    # a bend at x ends a piece with x; a piece of two contexts is linear whatever they are
+    first, made = 0, [0]
+    for bend in bends.tolist():
+        if bend > first + 1:
+            first = bend
+            made.append(first)
+        if len(made) > _MOST_PIECES:
+            return np.zeros(0, np.int64)
+    for low, end in zip(made, [*made[1:], len(values)], strict=True):
+        if not _is_linear(values[low:end]):
+            return np.zeros(0, np.int64)
+    return np.array(made, np.int64) + 1
+
+
 def _supported(system: System) -> None:
-    layout, model = system.layout, system.architecture
-    if layout.dp * layout.pp * system.replicas > 1:
-        raise UsageError(
-            "simulate runs one replica: data and pipeline parallel size 1, no further replicas"
-        )
+    model = system.architecture
     if model.graph is not None or not (model.causal and model.head):
         raise UsageError(f"{model.name} does not generate token by token: use perfmodel estimate")
     if model.encoder is not None:
         raise UsageError(f"{model.name} is an encoder-decoder, which simulate does not know yet")
 
 
-def _operators(system: System, group: TokenGroup) -> tuple[OperatorTime, ...]:
+def timed_operators(system: System, group: TokenGroup) -> tuple[OperatorTime, ...]:
+    """Every kernel of a step of one group, with its times."""
     return run_step(
         system.architecture, system.layout, system.precision, system.machine, (group,),
         system.imbalance,
     ).operators  # fmt: skip
 
 
-def _kinds(system: System) -> dict[str, str]:
-    """What each operator's work depends on, found by changing one thing at a time."""
+def operator_kinds(system: System) -> dict[str, str]:
+    """What each operator's work depends on, found by changing one thing at a time.
+
+    ``rows``, ``sequences``, ``decode`` and ``prefill`` attention, or ``plane``: more than one.
+    """
     probes = {
         "base": TokenGroup(1.0, 64.0, 0.0),
         "rows": TokenGroup(1.0, 128.0, 0.0),
         "sequences": TokenGroup(64.0, 1.0, 0.0),
         "past": TokenGroup(1.0, 64.0, 512.0),
     }
-    work = {name: _work(_operators(system, group)) for name, group in probes.items()}
+    work = {name: _work(timed_operators(system, group)) for name, group in probes.items()}
     kinds = {
         name: "prefill"
         for name, family in _families(system, probes["base"])
@@ -213,7 +257,7 @@ def _kinds(system: System) -> dict[str, str]:
 
 
 def _families(system: System, group: TokenGroup) -> list[tuple[str, str]]:
-    return [(item.operator.name, item.operator.family) for item in _operators(system, group)]
+    return [(item.operator.name, item.operator.family) for item in timed_operators(system, group)]
 
 
 def _work(items: Iterable[OperatorTime]) -> dict[str, tuple[float, ...]]:
@@ -263,18 +307,12 @@ def _prefill(
 
 def _planes(pick: Callable[[TokenGroup], list[OperatorTime]]) -> Table:
     """Linear compute and memory times of the kernels of more than one variable."""
-    # (rows, sequences, past) = (2, 2, 0), (3, 2, 0), (2, 1, 0), (2, 1, 1024)
-    probes = (
-        TokenGroup(2.0, 1.0, 0.0), TokenGroup(2.0, 1.5, 0.0), TokenGroup(1.0, 2.0, 0.0),
-        TokenGroup(1.0, 2.0, 1024.0),
-    )  # fmt: skip
-    features = np.array([[1, 2, 2, 0], [1, 3, 2, 0], [1, 2, 1, 0], [1, 2, 1, 1024]], dtype=float)
-    measured = [pick(group) for group in probes]
+    measured = [pick(group) for group in PLANE_PROBES]
     made = np.zeros((len(measured[0]), 2, _PLANE))
     for index, items in enumerate(zip(*measured, strict=True)):
         count = float(items[0].operator.count)
         for lane, values in enumerate(([i.compute for i in items], [i.memory for i in items])):
-            made[index, lane] = np.linalg.solve(features, np.array(values) * count)
+            made[index, lane] = np.linalg.solve(PLANE_FEATURES, np.array(values) * count)
     return made
 
 

@@ -20,6 +20,11 @@ MODELS = (
     ("nvidia/Nemotron-H-8B-Base-8K", {}),
     ("state-spaces/mamba2-2.7b", {}),
     ("openai/gpt-oss-120b", {}),
+    ("meta-llama/Llama-3.1-8B", {"pipeline_parallel_size": 2.0}),
+    (
+        "deepseek-ai/DeepSeek-V3",
+        {"tensor_parallel_size": 2.0, "data_parallel_size": 4.0, "expert_parallel_size": 8.0},
+    ),
 )
 
 
@@ -82,8 +87,6 @@ def test_prefix_sums_are_sums_of_steps():
 @pytest.mark.parametrize(
     ("model", "flags", "word"),
     [
-        ("meta-llama/Llama-3.1-8B", {"data_parallel_size": 2.0}, "one replica"),
-        ("meta-llama/Llama-3.1-8B", {"pipeline_parallel_size": 2.0}, "one replica"),
         ("google-bert/bert-base-uncased", {}, "token by token"),
         ("openai/whisper-large-v3", {}, "encoder-decoder"),
     ],

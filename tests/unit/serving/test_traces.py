@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from perfmodel.core.errors import DataError, UsageError
-from perfmodel.serving import rows, traces
+from perfmodel.serving import plain, rows, traces
+from perfmodel.serving.requests import Requests
 from perfmodel.serving.traces import read, sniff
 
 AZURE = (
@@ -258,3 +259,107 @@ def test_a_large_trace_is_read_as_it_comes(put):
     assert len(trace.requests) == count
     assert np.array_equal(trace.requests.arrival, times)
     assert trace.requests.prompt.sum() == sum(i % 99 + 1 for i in range(count))
+
+
+FULL = (
+    "arrival_s,isl_tokens,osl_tokens,hidden_tokens,priority,tenant,session,adapter,pool,task,"
+    "after,delay_s,hash_ids\n"
+    "7,40,5,2,-1,0,0,3,0,0,,,0;1;2\n"
+    "5,20,9,,,1,1,,1,1,,,\n"
+    "7,50,3,0,0,0,0,-1,0,0,0,0.25,0;1;2;9\n"
+    "7,0,3,0,0,0,0,-1,0,0,0,0.25,\n"
+    "7,16,4,0,0,0,0,-1,0,0,2;0;3,1e-3,7\n"
+)
+
+
+def test_plain_traces_may_say_more(put):
+    trace = read(put(FULL), block=16)
+    assert (trace.format, trace.rows, trace.failed) == ("plain", 5, 1)
+    requests = trace.requests
+    assert requests.arrival.tolist() == [0, 2, 2, 2]
+    assert requests.prompt.tolist() == [20, 40, 50, 16]
+    assert requests.hidden.tolist() == [0, 2, 0, 0]
+    assert requests.priority.tolist() == [0, -1, 0, 0]
+    assert requests.tenant.tolist() == requests.session.tolist() == [1, 0, 0, 0]
+    assert requests.adapter.tolist() == [-1, 3, -1, -1]
+    assert requests.pool.tolist() == requests.task.tolist() == [1, 0, 0, 0]
+    assert requests.delay.tolist() == [0, 0, 0.25, 0.001]
+    # Row 0 has become request 1, row 2 request 2; row 3, which failed, is followed by nobody.
+    assert [column.tolist() for column in requests.after] == [[0, 0, 0, 1, 3], [1, 1, 2]]
+    assert [column.tolist() for column in requests.hash_ids] == [
+        [0, 0, 3, 7, 8], [0, 1, 2, 0, 1, 2, 9, 7]
+    ]  # fmt: skip
+    windowed = read(put(FULL), block=16, window=(-2, 0)).requests
+    assert windowed.prompt.tolist() == [20]
+    assert windowed.after[1].tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("header", "cell", "said"),
+    [
+        ("hidden_tokens", "5", "trace:3: column 'hidden_tokens' is 5; fewer than the 5 of 'osl_to"),
+        ("hidden_tokens", "-1", "trace:3: column 'hidden_tokens' is '-1'; a whole number of tok"),
+        ("priority", "high", "trace:3: column 'priority' is 'high'; a whole number$"),
+        ("tenant", "", "trace:3: column 'tenant' is ''; a whole number from 0"),
+        ("session", "1.5", "trace:3: column 'session' is '1.5'; a whole number from 0"),
+        ("adapter", "-2", "trace:3: column 'adapter' is '-2'; a whole number from -1"),
+        ("pool", "nan", "trace:3: column 'pool' is 'nan'"),
+        ("task", "1e300", "trace:3: column 'task' is '1e300'"),
+        ("after", "1", "trace:3: column 'after' names row 1; this is row 1, and it can follow ear"),
+        ("after", "0;;0", "trace:3: column 'after' is ''; a whole number from 0"),
+        ("after", "0,0", None),
+        ("delay_s", "-1", "trace:3: column 'delay_s' is '-1'; a time of 0 or more"),
+        ("delay_s", "soon", "trace:3: column 'delay_s' is 'soon'; a time as a number"),
+        ("hash_ids", "0;1", "trace:3: 'hash_ids' has 2 blocks; 9 tokens fill 1 blocks of 512"),
+    ],
+)
+def test_malformed_plain_columns(put, header, cell, said):
+    first = "" if header in ("after", "hash_ids") else "0"
+    text = f"arrival_s,isl_tokens,osl_tokens,{header}\n1,9,5,{first}\n1,9,5,{cell}\n"
+    if said is None:  # a comma ends the cell
+        assert read(put(text)).requests.after[1].tolist() == [0]
+        return
+    with pytest.raises(DataError, match=said) as caught:
+        read(put(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_followers_do_not_arrive_first(put):
+    text = "arrival_s,isl_tokens,osl_tokens,after\n2,9,5,\n1,9,5,0\n"
+    with pytest.raises(DataError, match="trace:3: column 'after' names row 0, which arrives later"):
+        read(put(text))
+
+
+def test_written_and_read_again(tmp_path, put):
+    requests = read(put(FULL), block=16).requests
+    path = tmp_path / "again.csv"
+    plain.write(requests, path)
+    again = read(path, block=16).requests
+    for name in ("arrival", "prompt", "output", "hidden", "priority", "tenant", "session",
+                 "adapter", "pool", "task", "delay"):  # fmt: skip
+        assert getattr(again, name).tobytes() == getattr(requests, name).tobytes()
+    for name in ("after", "hash_ids"):
+        for one, two in zip(getattr(again, name), getattr(requests, name), strict=True):
+            assert np.array_equal(one, two)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    def broken(pair):
+        yield [1]
+        raise RuntimeError("out of paper")
+
+    path = tmp_path / "trace.csv"
+    ids = (np.array([0, 1, 2]), np.array([1, 2]))
+    requests = Requests(np.zeros(2), np.array([1, 2]), np.array([3, 4]), hash_ids=ids)
+    plain.write(requests, path)
+    before = path.read_text()
+    with monkeypatch.context() as context:
+        context.setattr(plain, "lists", broken)
+        with pytest.raises(RuntimeError):
+            plain.write(requests, path)
+    assert path.read_text() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(DataError, match="cannot be written: No such file or directory"):
+        plain.write(requests, tmp_path / "nowhere" / "trace.csv")
+    with pytest.raises(DataError, match="cannot be written"):
+        plain.write(requests, tmp_path)

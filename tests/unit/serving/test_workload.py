@@ -181,9 +181,23 @@ def test_workloads_that_cannot_be(count, rate, more, said):
 
 
 def test_too_many_blocks_are_refused(monkeypatch):
-    monkeypatch.setattr(workload, "_MOST_BLOCKS", 10)
+    monkeypatch.setattr(workload, "MOST_BLOCKS", 10)
     with pytest.raises(UsageError, match="fewer requests or larger blocks"):
         generate(Fixed(320), Fixed(1), 1, 5.0, prefix=SharedPrefix(16))
+
+
+def test_rearrive_keeps_tasks_together():
+    requests = Requests(np.zeros(6), *(np.full(6, n) for n in (10, 5)),
+                        task=np.array([0, 0, 1, 1, 1, 4]))  # fmt: skip
+    timed = rearrive(requests, 2.0, seed=3)
+    assert len(set(timed.arrival)) == 3
+    assert timed.arrival[0] == timed.arrival[1]
+    assert timed.arrival[2:5].tolist() == generate(Fixed(1), Fixed(1), 3, 2.0, seed=3).arrival[
+        [1, 1, 1]
+    ].tolist()  # fmt: skip
+    mixed = dataclasses.replace(requests, task=np.array([0, 1, 0, 1, 1, 1]))
+    with pytest.raises(UsageError, match="in order of task"):
+        rearrive(mixed, 2.0)
 
 
 def test_rearrive_keeps_everything_but_the_times():

@@ -1,0 +1,192 @@
+"""Cache blocks and adapters of a replica, as `perfmodel.serving.simulate.twin.cache`."""
+
+# pyright: basic
+
+from __future__ import annotations
+
+from perfmodel.serving.simulate.core.compile import jit
+from perfmodel.serving.simulate.core.lists import (
+    clear_ring,
+    idle_last,
+    idle_out,
+    is_idle,
+    oldest,
+)
+from perfmodel.serving.simulate.core.memory import int8s, int32s
+from perfmodel.serving.simulate.core.numbers import blocks_of
+
+
+@jit
+def match(world, replica, call, goal):
+    """Leading pieces of content that are here; at least one token remains to be computed."""
+    links = int32s(replica.p_links)
+    ids = int32s(replica.p_ids)
+    if not replica.shared:
+        return 0
+    most = min(call.whole, (goal - 1) // world.hash_block)
+    base = replica.at_links
+    found = 0
+    while found < most:
+        content = ids[call.content + found]
+        if links[base + 3 * content] == 0 and not is_idle(links, base, content):
+            break
+        found += 1
+    return found
+
+
+@jit
+def idle_blocks(world, replica, call, found):
+    """Blocks of the first ``found`` pieces that taking them would make busy."""
+    links = int32s(replica.p_links)
+    ids = int32s(replica.p_ids)
+    idle = 0
+    for at in range(found):
+        content = ids[call.content + at]
+        idle += is_idle(links, replica.at_links, content)
+    return replica.span * idle
+
+
+@jit
+def take_found(world, replica, call, found):
+    """Hold the first ``found`` pieces."""
+    links = int32s(replica.p_links)
+    ids = int32s(replica.p_ids)
+    mine = int8s(replica.p_mine)
+    base = replica.at_links
+    for at in range(found):
+        content = ids[call.content + at]
+        if is_idle(links, base, content):
+            idle_out(links, base, content)
+            replica.idle -= 1
+            replica.free -= replica.span
+        links[base + 3 * content] += 1
+        mine[call.content + at] = 1
+    call.shares = found
+    call.blocks = found * replica.span
+
+
+@jit
+def allocate(replica, call, tokens):
+    """Blocks so that ``tokens`` tokens of a call are cached."""
+    more = blocks_of(tokens, replica.block_size) - call.blocks
+    call.blocks += more
+    replica.free -= more
+
+
+@jit
+def share(world, replica, call, tokens):
+    """Let others find the call's whole pieces among its first ``tokens`` tokens."""
+    links = int32s(replica.p_links)
+    ids = int32s(replica.p_ids)
+    mine = int8s(replica.p_mine)
+    if replica.shared:
+        base = replica.at_links
+        most = min(call.whole, tokens // world.hash_block)
+        while call.shares < most:
+            content = ids[call.content + call.shares]
+            new = links[base + 3 * content] == 0 and not is_idle(links, base, content)
+            if new:
+                links[base + 3 * content] = 1
+            mine[call.content + call.shares] = new
+            call.shares += 1
+
+
+@jit
+def release(world, replica, call):
+    """Give all blocks back; the last piece of content is the first to be given up."""
+    links = int32s(replica.p_links)
+    ids = int32s(replica.p_ids)
+    mine = int8s(replica.p_mine)
+    kept = 0
+    if call.shares:
+        base, count = replica.at_links, world.pieces
+        for back in range(call.shares):
+            at = call.content + call.shares - 1 - back
+            if mine[at]:
+                kept += 1
+                content = ids[at]
+                links[base + 3 * content] -= 1
+                if links[base + 3 * content] == 0:
+                    idle_last(links, base, count, content)
+                    replica.idle += 1
+                    replica.free += replica.span
+        call.shares = 0
+    replica.free += call.blocks - kept * replica.span
+    call.blocks = 0
+
+
+@jit
+def evict(world, replica):
+    """Give up idle content for the blocks in use."""
+    links = int32s(replica.p_links)
+    while replica.idle * replica.span > replica.free:
+        base = replica.at_links
+        idle_out(links, base, oldest(links, base, world.pieces))
+        replica.idle -= 1
+        replica.evicted += replica.span
+
+
+@jit
+def admits(replica, call):
+    """Whether the call's adapter is here or can be."""
+    if not replica.adapters or call.adapter < 0:
+        return True
+    return replica.adapter_users < replica.adapters or holds(replica, call.adapter)
+
+
+@jit
+def holds(replica, adapter):
+    """Whether an adapter is in device memory."""
+    links = int32s(replica.p_links)
+    if not replica.adapters:
+        return False
+    base = replica.at_adapters
+    return links[base + 3 * adapter] > 0 or is_idle(links, base, adapter)
+
+
+@jit
+def hold(replica, call):
+    """Keep the call's adapter; whether it had to be loaded."""
+    links = int32s(replica.p_links)
+    if not replica.adapters or call.adapter < 0:
+        return 0
+    base, kinds, adapter = replica.at_adapters, replica.kinds, call.adapter
+    loads = 0
+    if links[base + 3 * adapter] == 0:
+        if is_idle(links, base, adapter):
+            idle_out(links, base, adapter)
+            replica.adapter_idle -= 1
+        else:
+            loads = 1
+            if replica.adapter_users + replica.adapter_idle == replica.adapters:
+                idle_out(links, base, oldest(links, base, kinds))
+                replica.adapter_idle -= 1
+        replica.adapter_users += 1
+    links[base + 3 * adapter] += 1
+    replica.adapter_loads += loads
+    return loads
+
+
+@jit
+def drop(replica, call):
+    """No longer need the call's adapter."""
+    links = int32s(replica.p_links)
+    if replica.adapters and call.adapter >= 0:
+        base, adapter = replica.at_adapters, call.adapter
+        links[base + 3 * adapter] -= 1
+        if links[base + 3 * adapter] == 0:
+            replica.adapter_users -= 1
+            replica.adapter_idle += 1
+            idle_last(links, base, replica.kinds, adapter)
+
+
+@jit
+def lose_all(world, replica):
+    """Lose all blocks and adapters."""
+    links = int32s(replica.p_links)
+    replica.free, replica.idle = replica.blocks, 0
+    replica.adapter_users, replica.adapter_idle = 0, 0
+    if replica.shared:
+        clear_ring(links, replica.at_links, world.pieces)
+    if replica.adapters:
+        clear_ring(links, replica.at_adapters, replica.kinds)
