@@ -113,9 +113,9 @@ class Contexts:
         return node
 
     def blocks(self, node: Counts, length: Counts) -> Ragged:
-        """Block ids of prompts that end at these nodes, as ``Requests.hash_ids``.
+        """Block ids of texts that end at these nodes, as ``Requests.hash_ids``.
 
-        A block that the prompt does not fill is its own alone.
+        A block that the text does not fill is its own alone.
 
         Raises
         ------

@@ -107,7 +107,7 @@ def read_rows(path: Path, block: int) -> Iterator[Row]:
                 "'osl_tokens'"
             )
         hashes = more.pop("hash_ids", None)
-        check_blocks(hashes or (), int(prompt), block, at)
+        check_blocks(hashes or (), int(prompt) + int(output), block, at)
         yield Row(time, int(prompt), int(output), hashes, more or None)
 
 

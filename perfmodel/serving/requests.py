@@ -51,8 +51,9 @@ class Requests:
         Time between the last of those and the moment the request is ready: a tool, a database, a
         person [s].
     hash_ids : tuple of arrays, optional
-        ``(start, ids)``: request i's prompt blocks are ``ids[start[i]:start[i + 1]]``; equal ids
-        are equal content. ``hash_block`` tokens per block.
+        ``(start, ids)``: the blocks of request i's prompt, and where they are known of the answer
+        that follows it, are ``ids[start[i]:start[i + 1]]``; equal ids are equal content.
+        ``hash_block`` tokens per block.
 
     Raises
     ------

@@ -151,17 +151,17 @@ def seconds(value: object, where: str) -> float:
     return number
 
 
-def check_blocks(hash_ids: Sized, prompt: int, block: int, at: str) -> None:
-    """Refuse more block ids than a prompt has blocks.
+def check_blocks(hash_ids: Sized, tokens: int, block: int, at: str) -> None:
+    """Refuse more block ids than a prompt and its answer have blocks.
 
     Raises
     ------
     DataError
     """
-    if len(hash_ids) > -(-prompt // block):
+    if len(hash_ids) > -(-tokens // block):
         raise DataError(
-            f"{at}: 'hash_ids' has {len(hash_ids)} blocks; {prompt} tokens fill "
-            f"{-(-prompt // block)} blocks of {block}"
+            f"{at}: 'hash_ids' has {len(hash_ids)} blocks; {tokens} tokens fill "
+            f"{-(-tokens // block)} blocks of {block}"
         )
 
 

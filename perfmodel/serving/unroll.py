@@ -104,11 +104,17 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """What else is known of a batch, for `Requests`."""
+    """What else is known of a batch, for `Requests`.
+
+    ``end`` is the node where the answer ends if all of it can be read, else the prompt's; ``reach``
+    are the tokens up to there.
+    """
 
     pool: str
     hidden: Counts
     delay: Times
+    end: Counts
+    reach: Counts
 
 
 class _Tasks:
@@ -196,8 +202,14 @@ class _Tasks:
         delay = np.asarray(draw(waits, "delay") if waits else np.zeros(len(tasks)), np.float64)
         ids = np.arange(self._drawn, self._drawn + len(tasks))
         self._drawn += len(tasks)
+        end, reach = node, length
+        if self._contexts and not call.hidden:
+            # as a later call would read it right behind the prompt
+            kind = _answers(call.name, copy)
+            end = self._contexts.piece(kind, tasks, node, length, visible, ids)
+            reach = length + visible
         batch = _Batch(tasks, ids, length, visible, node)
-        self._batches.append((batch, _Columns(call.pool, hidden, delay * 1e-3)))
+        self._batches.append((batch, _Columns(call.pool, hidden, delay * 1e-3, end, reach)))
         return batch
 
     def _read(
@@ -235,7 +247,7 @@ class _Tasks:
             read, which = np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.int64)
             read[happened], which[happened] = batch.visible[there], batch.ids[there]
             if tree:
-                kind = f"output {part.call} {other}"
+                kind = _answers(part.call, other)
                 node = tree.piece(kind, tasks, node, length, read, which)
             length = length + read
         return length, node
@@ -261,8 +273,9 @@ class _Tasks:
         visible = np.concatenate([batch.visible for batch in batches])[order]
         blocks = None
         if self._contexts is not None:
-            node = np.concatenate([batch.node for batch in batches])[order]
-            blocks = self._contexts.blocks(node, prompt)
+            end = np.concatenate([columns.end for columns in more])[order]
+            reach = np.concatenate([columns.reach for columns in more])[order]
+            blocks = self._contexts.blocks(end, reach)
         return Requests(
             arrival[task],
             prompt,
@@ -282,6 +295,11 @@ class _Tasks:
         follower = rank[np.concatenate([ids for ids, _ in self._edges])]
         before = rank[np.concatenate([ids for _, ids in self._edges])]
         return from_pairs(follower, before, len(rank))
+
+
+def _answers(call: str, copy: int) -> str:
+    """Kind of text that the answers of a copy of a call are."""
+    return f"output {call} {copy}"
 
 
 def _overwritten(last: _Batch, batch: _Batch) -> _Batch:

@@ -195,6 +195,8 @@ def test_blocks_are_equal_exactly_where_all_before_is(
     for i, ids in enumerate(rows(requests.hash_ids)):
         content = reader.content(i)
         assert len(content) == requests.prompt[i]
+        if reader.call[i].hidden is None:  # the answer follows, as a later call would read it
+            content += tuple(("said", i, k) for k in range(int(requests.output[i])))
         assert len(ids) == -(-len(content) // block)
         for place, found in enumerate(ids):
             end = (place + 1) * block

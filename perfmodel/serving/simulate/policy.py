@@ -74,9 +74,12 @@ POLICIES: Final[dict[str, Policy]] = {
         True, False, True,
         "TensorRT-LLM: in-flight batching under GUARANTEED_NO_EVICT", foresight=1.0),
     "orca": Policy(
-        True, False, True, "Yu et al., Orca, OSDI 2022: iteration-level scheduling"),
+        True, False, True,
+        "Yu et al., Orca, OSDI 2022: iteration-level scheduling, memory for the longest answer "
+        "reserved at admission", foresight=1.0),
     "static": Policy(
-        False, False, False, "request-level batching, the baseline of Orca, OSDI 2022"),
+        False, False, False, "request-level batching, the baseline of Orca, OSDI 2022",
+        foresight=1.0),
 }  # fmt: skip
 
 

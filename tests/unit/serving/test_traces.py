@@ -310,7 +310,7 @@ def test_plain_traces_may_say_more(put):
         ("after", "0,0", None),
         ("delay_s", "-1", "trace:3: column 'delay_s' is '-1'; a time of 0 or more"),
         ("delay_s", "soon", "trace:3: column 'delay_s' is 'soon'; a time as a number"),
-        ("hash_ids", "0;1", "trace:3: 'hash_ids' has 2 blocks; 9 tokens fill 1 blocks of 512"),
+        ("hash_ids", "0;1", "trace:3: 'hash_ids' has 2 blocks; 14 tokens fill 1 blocks of 512"),
     ],
 )
 def test_malformed_plain_columns(put, header, cell, said):

@@ -94,6 +94,7 @@ def share(world, replica, call, tokens):
 @jit
 def release(world, replica, call):
     """Give all blocks back; the last piece of content is the first to be given up."""
+    share(world, replica, call, call.cached)
     links = int32s(replica.p_links)
     ids = int32s(replica.p_ids)
     mine = int8s(replica.p_mine)

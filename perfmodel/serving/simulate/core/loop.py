@@ -57,7 +57,7 @@ def ready(world, request):
         starts = ints(world.p_starts)
         call.content = starts[request]
         there = starts[request + 1] - call.content
-        call.whole = min(there, call.prompt // world.hash_block)
+        call.whole = min(there, (call.prompt + call.output) // world.hash_block)
     call.generated = call.blocks = call.shares = call.swapped = call.leaving = 0
     call.lost = call.hits = call.cached = call.trip = 0
     call.target = -1

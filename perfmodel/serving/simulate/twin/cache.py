@@ -1,7 +1,8 @@
 """Cache blocks of a replica: how many are free, and which hold content that others can share.
 
-Content has ids, one for every ``span`` blocks of a prompt. A block is shared from the step that
-computes it on; blocks that nobody holds stay, the least recently released are given up first.
+Content has ids, one for every ``span`` blocks of a prompt and of the answer to it. A prompt's block
+is shared from the step that computes it on, an answer's from its end; blocks that nobody holds
+stay, the least recently released are given up first.
 """
 
 from __future__ import annotations
@@ -72,7 +73,11 @@ class Cache:
                 call.shares.append(new)
 
     def release(self, call: Call) -> None:
-        """Give all blocks back; the last piece of content is the first to be given up."""
+        """Give all blocks back; the last piece of content is the first to be given up.
+
+        What the call has generated can be found from now on.
+        """
+        self.share(call, call.cached)
         kept = 0
         for place in reversed(range(len(call.shares))):
             if call.shares[place]:

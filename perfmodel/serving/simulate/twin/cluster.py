@@ -164,7 +164,7 @@ class World:
         content: list[int] = []
         if self.requests.hash_ids is not None:
             start, ids = self.requests.hash_ids
-            whole = self.prompts[index] // self.requests.hash_block
+            whole = (self.prompts[index] + self.outputs[index]) // self.requests.hash_block
             content = ids[start[index] : start[index + 1]][:whole].tolist()
         call = Call(
             index, self.prompts[index], self.outputs[index], self.hidden[index],

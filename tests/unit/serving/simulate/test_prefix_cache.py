@@ -148,6 +148,19 @@ def test_what_is_held_is_not_given_up(compiled):
 
 
 @BOTH
+def test_an_answer_can_be_found_once_it_is_whole(compiled):
+    """A conversation: the second prompt is the first, its answer of 20 tokens, and 13 more.
+
+    The last token of an answer is never computed, so of 16 + 19 cached tokens two blocks are whole;
+    while the answer is under way only the prompt's block can be found.
+    """
+    ids = [[1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 5]]
+    asked = ask([0.0, 0.05, 10.0], [16, 49, 49], [20, 1, 1], hash_ids=ids)
+    made = run(alone(flat(0.01), cached(blocks=20)), asked, compiled=compiled)
+    assert made.record.hits.tolist() == [0, 16, 48]  # B has computed the third block
+
+
+@BOTH
 @pytest.mark.parametrize("blocks", [24, 60])
 def test_hits_are_those_of_an_lru_model(blocks, compiled):
     """One request at a time; no prompt ends with a block, so nothing is computed twice."""
@@ -172,7 +185,7 @@ def test_hits_are_those_of_an_lru_model(blocks, compiled):
         while len(lru) > blocks - -(-(prompt + new - 1) // 16):
             lru.popitem(last=False)
             evicted += 1
-        for block in reversed(whole):
+        for block in reversed(content[: (prompt + new - 1) // 16]):
             lru[block] = None
             lru.move_to_end(block)
     assert made.record.hits.tolist() == hits

@@ -103,12 +103,14 @@ def test_layered_conserves_work_and_evens_out_stalls(compiled):
 
 
 @BOTH
-@pytest.mark.parametrize(("policy", "enough"), [("sglang", 16), ("trtllm", 22), ("orca", 11)])
+@pytest.mark.parametrize(
+    ("policy", "enough"), [("sglang", 16), ("trtllm", 22), ("orca", 22), ("vllm-v1", 11)]
+)
 def test_reservations(policy, enough, compiled):
     """Two requests of 1 block now and 11 in the end.
 
-    With one of A's blocks taken, 10 + 10 are to come: sglang keeps 14 of them free, trtllm all 20,
-    and orca none. B's own block comes on top.
+    With one of A's blocks taken, 10 + 10 are to come: sglang keeps 14 of them free, trtllm and
+    orca all 20, and vllm-v1 none. B's own block comes on top.
     """
     asked = ask([0.0, 1e-6], 16, 161)
     for blocks in (enough - 1, enough):
