@@ -16,10 +16,11 @@ from perfmodel.core.version import VERSION
 from perfmodel.plan import experiments
 from perfmodel.plan.experiments import Runs
 from perfmodel.plan.progress import Bar
+from perfmodel.scenario import traffic as ways_in
 from perfmodel.scenario.scenario import Scenario
 from perfmodel.scenario.serving import Serving
 from perfmodel.scenario.simulation import Experiment, Outcome, run
-from perfmodel.scenario.traffic import DEFAULT_COUNT, Traffic, tenants
+from perfmodel.scenario.traffic import DEFAULT_COUNT, Traffic
 from perfmodel.serving.simulate import has_core
 from perfmodel.serving.simulate.fleet import routing_name
 from perfmodel.serving.simulate.record import Slo
@@ -169,6 +170,10 @@ def _single(outcome: Outcome, runs: Runs) -> dict[str, Any]:
         warnings.append(f"modified values: {', '.join(modified)}")
     if results["preemptions"]:
         warnings.append(f"{results['preemptions']} preemptions: the cache ran out of blocks")
+    asked = ways_in.models(outcome.experiment.traffic)
+    if len(asked) > 1 and made.requests.pool is None:
+        warnings.append(f"one model answers all calls; the graph names {', '.join(asked)}: a "
+                        "cluster file with pools of these names tells them apart")  # fmt: skip
     answer = _envelope(outcome.experiment, results, warnings)
     failed = [check for check in experiments.checks(results, runs, False) if not check.met]
     if failed:
@@ -185,7 +190,7 @@ def _single(outcome: Outcome, runs: Runs) -> dict[str, Any]:
     if len(made.cluster.replicas) > 1:
         answer["by_replica"] = [shown(row) for row in made.by_replica()]
     if made.requests.tenant is not None:
-        names = [tenant.name for tenant in tenants(outcome.experiment.traffic)]
+        names = [tenant.name for tenant in ways_in.tenants(outcome.experiment.traffic)]
         answer["by_tenant"] = [
             shown(row) | ({"tenant": names[row["tenant"]]} if names else {})
             for row in made.by_tenant()

@@ -166,13 +166,20 @@ def _longest(part: Part) -> int | None:
 
 def _engine(part: Part, requests: Requests) -> Engine:
     serving, system = part.group.serving, part.system
+    rule = policy(serving.scheduler)
+    model = system.architecture
+    if model.graph is None and not (model.causal and model.head):
+        if np.any(requests.output > 1):
+            raise UsageError(f"{model.name} reads a text in one pass and generates none: --osl 1")
+        # every token sees all others, so that a text cannot be cut
+        rule = dataclasses.replace(rule, chunked=False, layered=False)
     size = int(float(part.group.scenario.block_size))
     stages = max(1, round(float(system.layout.pp)))
     shares = requests.hash_ids is not None
     adapter = _adapter_bytes(system.architecture, serving.max_lora_rank) / float(system.layout.tp)
     budget = int(float(system.budget))
     return Engine(
-        policy=policy(serving.scheduler),
+        policy=rule,
         budget=budget,
         max_num_seqs=max(1, min(int(float(system.max_num_seqs)), budget, len(requests))),
         block_size=size,

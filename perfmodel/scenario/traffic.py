@@ -153,6 +153,19 @@ def _popularity(count: float, skew: float = 1.0, base: float = 0.0) -> tuple[int
     return int(count), skew, base
 
 
+def models(traffic: Traffic) -> tuple[str, ...]:
+    """Names of the models that a call graph asks; none without a graph.
+
+    Examples
+    --------
+    >>> models(Traffic(graph="rag"))
+    ('embedding', 'reranker', 'llm')
+    """
+    from perfmodel.serving.graph import parse_graph
+
+    return () if traffic.graph is None else parse_graph(traffic.graph).pools
+
+
 def passes(traffic: Traffic) -> int:
     """Evaluations of a diffusion model per denoising step."""
     loop = None if traffic.workload is None else LOOPS.get(traffic.workload)

@@ -153,6 +153,45 @@ def test_pictures():
     assert guided.simulation.e2el.min() == pytest.approx(50 * (two.overhead + two.rows[1]))
 
 
+def test_an_encoder_reads_texts_whole():
+    made = simulate(model="google-bert/bert-base-uncased", gpu="l4", request_rate=200.0, isl=300,
+                    osl=1, num_requests=200, max_num_batched_tokens=512,
+                    compiled=False)  # fmt: skip
+    table = made.deployment.cluster.surfaces[0]
+    alone = made.simulation.e2el.min()
+    assert alone == pytest.approx(table.time([], [(300, 0)]))
+    assert not made.deployment.cluster.replicas[0].engine.policy.chunked
+    assert made.results()["p99_ttft_ms"] >= made.results()["mean_ttft_ms"] > alone * 1e3
+    with pytest.raises(UsageError, match="generates none: --osl 1"):
+        simulate(model="google-bert/bert-base-uncased", gpu="l4", request_rate=1.0, isl=9,
+                 osl=2)  # fmt: skip
+
+
+def test_a_graph_asks_models_by_name(tmp_path):
+    path = tmp_path / "cluster.toml"
+    path.write_text("""
+[[group]]
+[[group]]
+pool = "embedding"
+model = "google-bert/bert-base-uncased"
+gpu = "l4"
+[[group]]
+pool = "reranker"
+model = "google-bert/bert-large-uncased"
+gpu = "l4"
+replicas = 2
+""")
+    made = simulate(model=ASK.model, gpu=ASK.gpu, request_rate=2.0, graph="rag(rerank=4)",
+                    num_requests=40, cluster=str(path), compiled=False)  # fmt: skip
+    served = made.simulation.record.replica.reshape(40, 6)
+    assert set(served[:, 0]) == {1}  # embed
+    assert set(served[:, 1:5].ravel()) == {2, 3}  # rerank
+    assert set(served[:, 5]) == {0}  # answer
+    with pytest.raises(UsageError, match="asks pool 'small', which the cluster does not have"):
+        simulate(model=ASK.model, gpu=ASK.gpu, request_rate=2.0, graph="cascade",
+                 cluster=str(path), compiled=False)  # fmt: skip
+
+
 def test_changes_reach_all_lanes():
     group = Group(with_(data_parallel_size=2), Serving(), 2)
     changes = (Change(1.0, 1, State.FAILED),)
