@@ -18,8 +18,10 @@ from perfmodel.core.errors import UsageError, near
 from perfmodel.plan.backends import Pool, Progress, open_pool
 from perfmodel.plan.capacity import Capacity, Check, Probe, find_capacity
 from perfmodel.plan.ensemble import Ensemble, replicate
+from perfmodel.scenario.scenario import Scenario
+from perfmodel.scenario.serving import Serving
 from perfmodel.scenario.simulation import Experiment, results
-from perfmodel.scenario.traffic import DEFAULT_COUNT
+from perfmodel.scenario.traffic import DEFAULT_COUNT, Traffic
 from perfmodel.serving.simulate.record import METRICS
 from perfmodel.serving.simulate.statistics import STATISTICS
 
@@ -141,6 +143,50 @@ def repeat(
         least=min(5, runs.seeds), most=runs.seeds, confidence=runs.confidence,
         tolerance=runs.tolerance, pool=pool, progress=progress,
     )  # fmt: skip
+
+
+def variants(experiment: Experiment, **axes: Sequence[Any]) -> list[Experiment]:
+    """All combinations of some fields' values, the last axis fastest.
+
+    `perfmodel.plan.ensemble.sweep` runs them, on any pool, and goes on after a crash.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What is the same in all.
+    **axes : sequence
+        Values of a field of `Experiment`, `Scenario`, `Traffic` or `Serving`.
+
+    Raises
+    ------
+    UsageError
+        No such field.
+
+    Examples
+    --------
+    >>> from perfmodel.scenario.scenario import Scenario
+    >>> base = Experiment(scenario=Scenario(model="gpt2", gpu="l4", request_rate=1.0))
+    >>> made = variants(base, request_rate=[1.0, 2.0], scheduler=["vllm-v1", "orca"])
+    >>> [(each.scenario.request_rate, each.serving.scheduler) for each in made][1:3]
+    [(1.0, 'orca'), (2.0, 'vllm-v1')]
+    """
+    parts = {"traffic": Traffic, "serving": Serving, "scenario": Scenario}
+    known = (*Experiment.__dataclass_fields__, *(n for k in parts.values() for n in
+             k.__dataclass_fields__))  # fmt: skip
+    made = [experiment]
+    for name, values in axes.items():
+        if name not in known:
+            raise UsageError(f"an experiment has no {name!r}{near(name, known)}")
+        part = next((p for p, kind in parts.items() if name in kind.__dataclass_fields__), None)
+        made = [_with(each, part, name, value) for each in made for value in values]
+    return made
+
+
+def _with(experiment: Experiment, part: str | None, name: str, value: Any) -> Experiment:
+    if part is None:
+        return dataclasses.replace(experiment, **{name: value})
+    inner = dataclasses.replace(getattr(experiment, part), **{name: value})
+    return dataclasses.replace(experiment, **{part: inner})
 
 
 def checks(row: dict[str, Any], runs: Runs, limited: bool) -> tuple[Check, ...]:

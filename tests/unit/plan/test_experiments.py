@@ -8,9 +8,18 @@ import pytest
 
 from perfmodel.core.errors import UsageError
 from perfmodel.plan.backends import open_pool
-from perfmodel.plan.experiments import LEAST_SPAN, Runs, at_rate, capacity, parse_slo, repeat
+from perfmodel.plan.ensemble import sweep
+from perfmodel.plan.experiments import (
+    LEAST_SPAN,
+    Runs,
+    at_rate,
+    capacity,
+    parse_slo,
+    repeat,
+    variants,
+)
 from perfmodel.scenario.scenario import Scenario
-from perfmodel.scenario.simulation import Experiment, run
+from perfmodel.scenario.simulation import Experiment, results, run
 from perfmodel.scenario.traffic import Traffic
 
 BASE = Experiment(
@@ -56,6 +65,23 @@ def test_every_backend_gives_the_same_rows(backend):
     with open_pool(backend, workers=2) as pool:
         spread = repeat(BASE, runs, pool)
     assert spread.rows == repeat(BASE, runs, open_pool("serial")).rows
+
+
+def test_variants_run_as_a_sweep_and_go_on_after_a_crash(tmp_path):
+    tasks = variants(BASE, request_rate=[5.0, 50.0], isl=["100", "400"], scheduler=["orca"])
+    assert [(t.scenario.request_rate, t.traffic.isl) for t in tasks] == [
+        (5.0, "100"), (5.0, "400"), (50.0, "100"), (50.0, "400"),
+    ]  # fmt: skip
+    journal = tmp_path / "rows.jsonl"
+    rows = sweep(results, tasks[:3], journal=journal)
+    assert rows == [run(task).results() for task in tasks[:3]]
+    with journal.open("r+b") as file:  # the last line is torn
+        file.truncate(journal.stat().st_size - 10)
+    again = sweep(results, tasks, journal=journal)
+    assert again[:3] == rows
+    assert again[3]["mean_ttft_ms"] > rows[1]["mean_ttft_ms"]
+    with pytest.raises(UsageError, match="nearest: scheduler"):
+        variants(BASE, schedular=["orca"])
 
 
 def test_a_rate_is_judged_by_enough_arrivals():
