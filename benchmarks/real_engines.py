@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from perfmodel.scenario.deploy import deploy
+from perfmodel.scenario.deploy import deploy, plan
 from perfmodel.scenario.scenario import Scenario
-from perfmodel.scenario.serving import Serving, plan
+from perfmodel.scenario.serving import Serving
 from perfmodel.serving.requests import Requests
 from perfmodel.serving.simulate import Cluster, Simulation, serve
 

@@ -1,4 +1,6 @@
-"""From a plan and its requests to a cluster: systems looked up, step times tabulated, caches sized.
+"""From a question to a plan, and from a plan and its requests to a cluster.
+
+Systems are looked up, step times tabulated, caches sized for what is asked.
 
 A replica with data or pipeline parallelism runs several batches at once (see
 `perfmodel.serving.engine`); each is a lane, which the simulator treats as a replica of its own.
@@ -17,9 +19,11 @@ from perfmodel.core.errors import DataError, InfeasibleError, MissingDataError, 
 from perfmodel.core.types import Reason, TokenGroup
 from perfmodel.memory.fit import sequence_bytes, weight_bytes
 from perfmodel.models.architecture import Architecture
+from perfmodel.scenario.cluster_file import read
 from perfmodel.scenario.estimate import system_of
 from perfmodel.scenario.resolve import Resolved, resolve
-from perfmodel.scenario.serving import Group, Plan, Scaling
+from perfmodel.scenario.scenario import Scenario
+from perfmodel.scenario.serving import Group, Plan, Scaling, Serving, group
 from perfmodel.scenario.verdict import deployment_memory, judge, replicas
 from perfmodel.serving.engine import System
 from perfmodel.serving.requests import Requests, Times
@@ -73,6 +77,22 @@ class Deployment:
                 for part in self.parts
             )
         )
+
+
+def plan(scenario: Scenario, serving: Serving) -> Plan:
+    """The plan of a question: its cluster file, or replicas of the one layout.
+
+    Raises
+    ------
+    UsageError
+        Numbers or names that cannot be.
+    perfmodel.core.errors.DataError
+        A cluster file that cannot be read.
+    """
+    serving.check()
+    if serving.cluster is not None:
+        return read(serving.cluster, scenario, serving)
+    return Plan((group(scenario, serving),), serving.routing)
 
 
 def deploy(plan: Plan, requests: Requests, passes: int = 1, seed: int = 0) -> Deployment:

@@ -1,13 +1,12 @@
 """How a simulated deployment serves: engine habits, routing, and the plan of a cluster.
 
 `Serving` is the part of the question that only the simulator asks; `Plan` says what replicas there
-are, made from a scenario alone or read from a cluster file.
+are. `perfmodel.scenario.deploy` makes clusters of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -169,32 +168,9 @@ class Plan:
         return tuple(dict.fromkeys(group.pool for group in self.groups))
 
 
-def plan(scenario: Scenario, serving: Serving) -> Plan:
-    """The plan of a question: its cluster file, or replicas of the one layout.
-
-    Raises
-    ------
-    UsageError
-        Numbers or names that cannot be.
-    perfmodel.core.errors.DataError
-        A cluster file that cannot be read.
-    """
-    serving.check()
-    if serving.cluster is not None:
-        from perfmodel.scenario.cluster_file import read
-
-        return read(serving.cluster, scenario, serving)
-    return Plan((group(scenario, serving),), serving.routing)
-
-
 def group(scenario: Scenario, serving: Serving, **more: Any) -> Group:
     """A group; an engine whose scheduler has a token budget of its own gets that by default."""
     budget = policy(serving.scheduler).budget
     if budget is not None and scenario.max_num_batched_tokens == DEFAULT_BUDGET:
         scenario = dataclasses.replace(scenario, max_num_batched_tokens=float(budget))
     return Group(scenario, serving, **more)
-
-
-def names(groups: Sequence[Group]) -> str:
-    """Pools of the groups, for messages."""
-    return ", ".join(dict.fromkeys(group.pool for group in groups))

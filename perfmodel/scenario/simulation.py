@@ -9,11 +9,12 @@ from typing import Any
 
 from perfmodel.core.errors import UsageError, near
 from perfmodel.scenario import traffic as ways_in
-from perfmodel.scenario.deploy import Deployment, deploy
+from perfmodel.scenario.deploy import Deployment, deploy, plan
 from perfmodel.scenario.scenario import Scenario
-from perfmodel.scenario.serving import Serving, plan
+from perfmodel.scenario.serving import Serving
 from perfmodel.scenario.traffic import Traffic
 from perfmodel.serving.simulate import Simulation, Slo, serve
+from perfmodel.serving.simulate.power import power_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,8 @@ class Outcome:
 
     def results(self) -> dict[str, Any]:
         """Aggregates by vLLM's names, utilisation, energy and cost included."""
-        return self.simulation.results(self.deployment.works())
+        made = self.simulation
+        return made.results() | power_columns(made, self.deployment.works())
 
 
 def run(experiment: Experiment) -> Outcome:

@@ -191,6 +191,7 @@ def reach(engine: Engine, longest: int) -> tuple[int, int]:
     """Most tokens and sequences of a step, drafts and fine-tuning tokens included."""
     drafts = engine.speculation
     held = engine.max_num_seqs * (1 if drafts is None else 1 + int(np.max(drafts.lengths)))
-    whole = 0 if engine.policy.chunked and not engine.policy.layered else longest
-    rows = max(engine.budget, held) + whole + FINETUNE_ROWS * engine.finetune
-    return rows, held
+    rule = engine.policy
+    # a prompt that is not cut comes beside the decodes of a mixed step, whatever the budget
+    whole = 0 if rule.chunked and not rule.layered else longest + held * rule.mixed
+    return max(engine.budget, held, whole) + FINETUNE_ROWS * engine.finetune, held

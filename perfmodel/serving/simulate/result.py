@@ -8,7 +8,7 @@ MFU and energy, `series` looks over time, `export` and `trace` write files.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from perfmodel.core.errors import UsageError, near
 from perfmodel.serving.requests import Requests, Times
 from perfmodel.serving.simulate.fleet import Cluster, Role, State
-from perfmodel.serving.simulate.power import power_columns
 from perfmodel.serving.simulate.record import ITL, METRICS, Record, Slo
 from perfmodel.serving.simulate.statistics import interval, of_bins, of_values
-from perfmodel.serving.simulate.work import Work
 
 TASK: Final = "task_e2el"
 Row = dict[str, Any]
@@ -196,13 +194,10 @@ class Simulation:
 
     # --- tables -----------------------------------------------------------------------------------
 
-    def results(self, works: Sequence[Work] = ()) -> Row:
+    def results(self) -> Row:
         """Aggregates by vLLM's names, times in milliseconds; columns of what is off are left out.
 
-        Parameters
-        ----------
-        works : sequence of Work
-            One for each surface of the cluster: adds MFU, MBU, power and energy.
+        `perfmodel.serving.simulate.power.power_columns` adds MFU, MBU, power and energy.
         """
         record, span, requests = self.record, self.record.makespan, len(self.requests)
         prompts, outputs = int(self.requests.prompt.sum()), int(self.requests.output.sum())
@@ -227,8 +222,6 @@ class Simulation:
             "steps": int(record.steps.sum()),
         }
         columns |= self._features()
-        if works:
-            columns |= power_columns(self, works)
         if self.cost:
             columns["cost_usd"] = self.cost
             columns["cost_per_mtok"] = self.cost / outputs * 1e6

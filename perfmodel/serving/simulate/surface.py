@@ -139,7 +139,7 @@ def tabulate(system: System, rows: int, sequences: int, longest: int) -> Surface
     Raises
     ------
     UsageError
-        The system does not generate token by token.
+        The model is an operator graph, or an encoder-decoder.
     perfmodel.core.errors.InfeasibleError
         A datapath or a network is missing.
     """
@@ -216,8 +216,8 @@ def linear_pieces(decode: Table) -> Counts:
 
 def _supported(system: System) -> None:
     model = system.architecture
-    if model.graph is not None or not (model.causal and model.head):
-        raise UsageError(f"{model.name} does not generate token by token: use perfmodel estimate")
+    if model.graph is not None:
+        raise UsageError(f"{model.name} has no tokens: see perfmodel.serving.simulate.passes")
     if model.encoder is not None:
         raise UsageError(f"{model.name} is an encoder-decoder, which simulate does not know yet")
 

@@ -3,8 +3,9 @@
 import pytest
 
 from perfmodel.core.errors import DataError, UsageError
+from perfmodel.scenario.deploy import plan
 from perfmodel.scenario.scenario import Scenario
-from perfmodel.scenario.serving import Serving, plan
+from perfmodel.scenario.serving import Serving
 from perfmodel.serving.simulate.fleet import Role, State
 
 ASK = Scenario(model="meta-llama/Llama-3.1-8B", gpu="h100-sxm", request_rate=1.0)

@@ -6,9 +6,9 @@ import pytest
 
 import hwdb
 from perfmodel.core.errors import InfeasibleError, MissingDataError, UsageError
-from perfmodel.scenario.deploy import deploy
+from perfmodel.scenario.deploy import deploy, plan
 from perfmodel.scenario.scenario import Scenario
-from perfmodel.scenario.serving import Group, Network, Plan, Scaling, Serving, plan
+from perfmodel.scenario.serving import Group, Network, Plan, Scaling, Serving
 from perfmodel.scenario.simulation import run, simulate
 from perfmodel.serving.simulate.fleet import Change, Migration, Role, State
 from tests.unit.serving.simulation import poisson
