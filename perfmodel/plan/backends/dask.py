@@ -83,7 +83,7 @@ def _connect(opened: contextlib.ExitStack, workers: int, address: str | None) ->
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
             dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
-            env=ONE_THREAD,
+            env=ONE_THREAD | {"DASK_LOGGING__DISTRIBUTED": "critical"},
         )  # fmt: skip
         target, name = opened.enter_context(cluster), "the local Dask cluster"
     try:

@@ -44,6 +44,6 @@ def tabulate_passes(system: System, most: int, longest: int, passes: int = 1) ->
     none = np.zeros((0, longest + 1))
     return Surface(
         overhead=overhead, rows=rows, sequences=np.zeros(most + 1), decode=np.zeros(longest + 2),
-        decode_sum=np.zeros(longest + 3), linear=True, decode_launch=0.0, prefill_launch=0.0,
+        linear=True, decode_launch=0.0, prefill_launch=0.0,
         work=none, reads=none.copy(), writes=np.zeros(0), planes=np.zeros((0, 2, 4)),
     )  # fmt: skip

@@ -190,7 +190,7 @@ class Simulation:
         values: Times = getattr(self, name)
         if tenant is not None and self.requests.tenant is not None:
             values = values[self.requests.tenant[: len(values)] == tenant]
-        return values[~np.isnan(values)]
+        return values[~np.isnan(values)] if np.isnan(values).any() else values
 
     # --- tables -----------------------------------------------------------------------------------
 

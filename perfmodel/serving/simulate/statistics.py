@@ -27,8 +27,24 @@ def of_values(values: Times) -> dict[str, float]:
     """`STATISTICS` of observations without nan; nan where there is none."""
     found = [math.nan] * len(STATISTICS)
     if len(values):
-        found = [float(values.mean()), *np.quantile(values, _SHARES).tolist()]
+        found = [float(values.mean()), *_quantiles(values)]
     return dict(zip(STATISTICS, found, strict=True))
+
+
+def _quantiles(values: Times) -> list[float]:
+    """Values at `_SHARES`, interpolated; each is sought only among those above the one before.
+
+    NumPy's quantile asks for all ranks at once, which takes several times as long.
+    """
+    above, below, found = values.copy(), 0, list[float]()
+    for share in _SHARES:
+        rank = share * (len(values) - 1)
+        at = int(rank) - below
+        above.partition(at)
+        above, below = above[at:], int(rank)
+        low, high = float(above[0]), float(above[1:].min(initial=math.inf))
+        found.append(low + (high - low) * (rank - below) if rank > below else low)
+    return found
 
 
 def of_bins(counts: Counts, total: float | None = None) -> dict[str, float]:

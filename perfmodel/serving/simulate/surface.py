@@ -55,8 +55,6 @@ class Surface:
         Kernels applied once per sequence, by the number of sequences.
     decode : array, shape (longest + 2,)
         Decode attention of one sequence by its context, the new token included.
-    decode_sum : array, shape (longest + 3,)
-        ``decode_sum[x]`` is the sum of ``decode[:x]``: stretches of steps in closed form.
     linear : bool
         Whether decode attention is linear in the context.
     decode_launch, prefill_launch : float
@@ -75,7 +73,6 @@ class Surface:
     rows: Table
     sequences: Table
     decode: Table
-    decode_sum: Table
     linear: bool
     decode_launch: float
     prefill_launch: float
@@ -173,7 +170,6 @@ def tabulate(system: System, rows: int, sequences: int, longest: int) -> Surface
             (item.total for item in pick(TokenGroup(every_seq, 1.0, 0.0), "sequences")), every_seq
         ),
         decode=each,
-        decode_sum=np.concatenate(([0.0], np.cumsum(each))),
         linear=_is_linear(each[1:-1]),
         decode_launch=_launches(pick(TokenGroup(1.0, 1.0, 0.0, "decode"), "decode")),
         prefill_launch=_launches(pick(TokenGroup(1.0, 1.0, 0.0), "prefill")),

@@ -196,6 +196,19 @@ def test_the_disk_cache_follows_what_is_compiled(tmp_path):
         assert str(loop.serve.stats.cache_path).startswith(compile.FOLDER)
 
 
+@pytest.mark.skipif(not room.has_core(), reason="numba is not installed")
+def test_the_core_grows_with_the_requests_in_flight(monkeypatch):
+    """A thousand at once, with room for four at first: the same to the last bit."""
+    from perfmodel.serving.simulate.core import setup
+
+    asked = requests(np.zeros(1000), 50, np.arange(1, 1001) % 40 + 1)
+    roomy = replay(surface(), engine(seqs=16), asked, compiled=True)
+    monkeypatch.setattr(setup, "_SLOTS", 4)
+    grown = replay(surface(), engine(seqs=16), asked, compiled=True)
+    np.testing.assert_array_equal(grown.record.finish, roomy.record.finish)
+    np.testing.assert_array_equal(grown.record.first, roomy.record.first)
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from perfmodel.core.errors import UsageError
 from perfmodel.core.types import TokenGroup
 from perfmodel.serving.simulate import tabulate
 from perfmodel.step.step import run_step
-from tests.unit.serving.simulation import surface, system
+from tests.unit.serving.simulation import system
 
 REACH = 8192
 MODELS = (
@@ -75,13 +75,6 @@ def test_unlike_contexts_share_one_launch(model, flags):
     launches = (len(contexts) - 1) * table.decode_launch
     assert table.time(contexts) == pytest.approx(step(served, *groups) - launches, rel=1e-9)
     assert table.linear == (not any(name in model for name in ("gemma", "gpt-oss", "V3.2")))
-
-
-def test_prefix_sums_are_sums_of_steps():
-    table = surface()
-    low, count = 700, 300
-    direct = sum(table.decode[low + i] for i in range(count))
-    assert table.decode_sum[low + count] - table.decode_sum[low] == pytest.approx(direct, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ TOKEN = 1e-3  # seconds of a prompt token, where prompts are the service
 # --- engines that are queues ----------------------------------------------------------------------
 
 
-def table(longest: int, per_step: float = 0.0, per_token: float = 0.0, rows: int = 0) -> Surface:
-    """Step time ``per_step + per_token * tokens``; ``rows`` is the most tokens of a step."""
-    zeros, rows = np.zeros, rows or longest
+def table(longest: int, per_step: float = 0.0, per_token: float = 0.0, places: int = 1) -> Surface:
+    """Step time ``per_step + per_token * tokens``, for a whole prompt beside all decodes."""
+    zeros, rows = np.zeros, longest + places
     return Surface(
         overhead=per_step, rows=per_token * np.arange(rows + 1.0), sequences=zeros(rows + 1),
-        decode=zeros(longest + 2), decode_sum=zeros(longest + 3), linear=True,
+        decode=zeros(longest + 2), linear=True,
         decode_launch=0.0, prefill_launch=0.0,
         work=zeros((0, longest + 1)), reads=zeros((0, longest + 1)), writes=zeros(0),
         planes=zeros((0, 2, 4)),
@@ -70,7 +70,7 @@ def servers_by_place(
     """Requests whose service is a number of steps, as many at a time as there are places."""
     longest = int(steps.max()) + 1
     return replay(
-        table(longest, per_step=step, rows=places + 1), engine("orca", places, places, longest),
+        table(longest, per_step=step, places=places), engine("orca", places, places, longest),
         dataclasses.replace(requests(arrival, 1, steps), **columns), compiled=compiled,
     )  # fmt: skip
 
@@ -330,7 +330,7 @@ def test_prompts_beside_decodes_are_one_too(users, compiled):
     outputs = rng.geometric(1 / decode_steps, count) + 1
     longest = int((prompts + outputs).max())
     made = replay(
-        table(longest, per_step=step, rows=room + 2 * users),
+        table(longest, per_step=step, places=room + 2 * users),
         engine("vllm-v1", room + users // 2, users, longest),
         requests(np.zeros(count), prompts, outputs), max_concurrency=users, compiled=compiled,
     )  # fmt: skip

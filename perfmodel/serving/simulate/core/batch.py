@@ -54,7 +54,7 @@ def admit(world, replica, call, slot):
     replica.promised += final_blocks(replica, call)
     replica.loads += hold(replica, call)
     if replica.idle:
-        evict(world, replica)
+        evict(replica)
 
 
 @jit
@@ -229,7 +229,7 @@ def grow(world, replica):
         replica.owned += needed
         replica.grew = 1
         if replica.idle:
-            evict(world, replica)
+            evict(replica)
         return
     slot = replica.head
     while slot >= 0:
@@ -243,7 +243,7 @@ def grow(world, replica):
             replica.owned += 1
             call.grown = replica.stamp
             if replica.idle:
-                evict(world, replica)
+                evict(replica)
         slot = call.after  # right even if the call itself has gone
 
 
@@ -297,7 +297,7 @@ def grow_for_drafts(world, replica):
                 call.blocks += more
                 replica.owned += more
                 if replica.idle:
-                    evict(world, replica)
+                    evict(replica)
                 call.draft = draft
         slot = call.after
     replica.drafted, replica.proposed, slot = 1, 0, replica.head

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from perfmodel.serving.simulate.core.compile import jit
+from perfmodel.serving.simulate.core.content import find, insert, remove
 from perfmodel.serving.simulate.core.lists import (
     clear_ring,
     idle_last,
@@ -12,54 +13,48 @@ from perfmodel.serving.simulate.core.lists import (
     is_idle,
     oldest,
 )
-from perfmodel.serving.simulate.core.memory import int8s, int32s
+from perfmodel.serving.simulate.core.memory import int8s, int32s, ints
 from perfmodel.serving.simulate.core.numbers import blocks_of
 
 
 @jit
 def match(world, replica, call, goal):
     """Leading pieces of content that are here; at least one token remains to be computed."""
-    links = int32s(replica.p_links)
-    ids = int32s(replica.p_ids)
+    ids = ints(replica.p_ids)
     if not replica.shared:
         return 0
     most = min(call.whole, (goal - 1) // world.hash_block)
-    base = replica.at_links
     found = 0
-    while found < most:
-        content = ids[call.content + found]
-        if links[base + 3 * content] == 0 and not is_idle(links, base, content):
-            break
+    while found < most and find(replica, ids[call.content + found]) >= 0:
         found += 1
     return found
 
 
 @jit
-def idle_blocks(world, replica, call, found):
+def idle_blocks(replica, call, found):
     """Blocks of the first ``found`` pieces that taking them would make busy."""
     links = int32s(replica.p_links)
-    ids = int32s(replica.p_ids)
+    ids = ints(replica.p_ids)
     idle = 0
     for at in range(found):
-        content = ids[call.content + at]
-        idle += is_idle(links, replica.at_links, content)
+        idle += is_idle(links, replica.at_links, find(replica, ids[call.content + at]))
     return replica.span * idle
 
 
 @jit
-def take_found(world, replica, call, found):
+def take_found(replica, call, found):
     """Hold the first ``found`` pieces."""
     links = int32s(replica.p_links)
-    ids = int32s(replica.p_ids)
+    ids = ints(replica.p_ids)
     mine = int8s(replica.p_mine)
     base = replica.at_links
     for at in range(found):
-        content = ids[call.content + at]
-        if is_idle(links, base, content):
-            idle_out(links, base, content)
+        entry = find(replica, ids[call.content + at])
+        if is_idle(links, base, entry):
+            idle_out(links, base, entry)
             replica.idle -= 1
             replica.free -= replica.span
-        links[base + 3 * content] += 1
+        links[base + 3 * entry] += 1
         mine[call.content + at] = 1
     call.shares = found
     call.blocks = found * replica.span
@@ -77,18 +72,15 @@ def allocate(replica, call, tokens):
 def share(world, replica, call, tokens):
     """Let others find the call's whole pieces among its first ``tokens`` tokens."""
     links = int32s(replica.p_links)
-    ids = int32s(replica.p_ids)
+    ids = ints(replica.p_ids)
     mine = int8s(replica.p_mine)
     if replica.shared:
-        base = replica.at_links
         most = min(call.whole, tokens // world.hash_block)
-        while call.shares < most:
-            content = ids[call.content + call.shares]
-            new = links[base + 3 * content] == 0 and not is_idle(links, base, content)
-            if new:
-                links[base + 3 * content] = 1
-            mine[call.content + call.shares] = new
-            call.shares += 1
+        for at in range(call.content + call.shares, call.content + most):
+            mine[at] = find(replica, ids[at]) < 0
+            if mine[at]:
+                links[replica.at_links + 3 * insert(replica, ids[at])] = 1
+        call.shares = max(call.shares, most)
 
 
 @jit
@@ -96,33 +88,38 @@ def release(world, replica, call):
     """Give all blocks back; the last piece of content is the first to be given up."""
     share(world, replica, call, call.cached)
     links = int32s(replica.p_links)
-    ids = int32s(replica.p_ids)
+    ids = ints(replica.p_ids)
     mine = int8s(replica.p_mine)
-    kept = 0
-    if call.shares:
-        base, count = replica.at_links, world.pieces
-        for back in range(call.shares):
-            at = call.content + call.shares - 1 - back
-            if mine[at]:
-                kept += 1
-                content = ids[at]
-                links[base + 3 * content] -= 1
-                if links[base + 3 * content] == 0:
-                    idle_last(links, base, count, content)
-                    replica.idle += 1
-                    replica.free += replica.span
-        call.shares = 0
+    base, kept = replica.at_links, 0
+    for back in range(call.shares):
+        at = call.content + call.shares - 1 - back
+        if mine[at]:
+            kept += 1
+            entry = find(replica, ids[at])
+            links[base + 3 * entry] -= 1
+            if links[base + 3 * entry] == 0:
+                idle_last(links, base, replica.entries, entry)
+                replica.idle += 1
+                replica.free += replica.span
     replica.free += call.blocks - kept * replica.span
-    call.blocks = 0
+    call.blocks = call.shares = 0
 
 
 @jit
-def evict(world, replica):
+def evict(replica):
     """Give up idle content for the blocks in use."""
+    evict_for(replica, 0)
+
+
+@jit
+def evict_for(replica, more):
+    """Give up idle content for the blocks in use and ``more``."""
     links = int32s(replica.p_links)
-    while replica.idle * replica.span > replica.free:
-        base = replica.at_links
-        idle_out(links, base, oldest(links, base, world.pieces))
+    base = replica.at_links
+    while replica.idle * replica.span > replica.free - more:
+        entry = oldest(links, base, replica.entries)
+        idle_out(links, base, entry)
+        remove(replica, entry)
         replica.idle -= 1
         replica.evicted += replica.span
 
@@ -182,12 +179,15 @@ def drop(replica, call):
 
 
 @jit
-def lose_all(world, replica):
+def lose_all(replica):
     """Lose all blocks and adapters."""
     links = int32s(replica.p_links)
     replica.free, replica.idle = replica.blocks, 0
     replica.adapter_users, replica.adapter_idle = 0, 0
     if replica.shared:
-        clear_ring(links, replica.at_links, world.pieces)
+        clear_ring(links, replica.at_links, replica.entries)
+        keys = ints(replica.p_keys)
+        for at in range(replica.entries):
+            keys[at] = 0
     if replica.adapters:
         clear_ring(links, replica.at_adapters, replica.kinds)

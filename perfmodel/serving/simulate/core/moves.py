@@ -296,7 +296,7 @@ def fail(world, replica):
 def empty(world, replica):
     """Nothing waits, runs or is in the cache of a replica that fails."""
     m = ints(replica.p_m)
-    lose_all(world, replica)
+    lose_all(replica)
     replica.head = replica.tail = replica.landed = replica.sending = replica.partial = -1
     replica.queued = replica.running = replica.decoding = replica.total = replica.heap = 0
     replica.late = replica.started = replica.owned = replica.promised = 0

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from perfmodel.serving.simulate.core.blocks import holds, match
+from perfmodel.serving.simulate.core.blocks import evict_for, holds, match
 from perfmodel.serving.simulate.core.compile import jit
+from perfmodel.serving.simulate.core.content import find
 from perfmodel.serving.simulate.core.lists import enqueue, land, lowest
 from perfmodel.serving.simulate.core.memory import calls_at, ints, replicas_at
 from perfmodel.serving.simulate.core.numbers import draw
@@ -17,7 +18,7 @@ from perfmodel.serving.simulate.core.state import (
     UP,
     WAITING,
 )
-from perfmodel.serving.simulate.core.stretch import catch_up, cut, mark
+from perfmodel.serving.simulate.core.stretch import cut, mark, taken_by_now
 from perfmodel.serving.simulate.fleet import UNEVEN_BY, UNEVEN_TIMES, Routing
 
 _ROUND_ROBIN, _RANDOM, _KV = int(Routing.ROUND_ROBIN), int(Routing.RANDOM), int(Routing.LEAST_KV)
@@ -125,6 +126,7 @@ def by_prefix(world, call, count):
     """The longest cached prefix, unless the load is uneven."""
     replicas = replicas_at(world.p_replicas)
     m = ints(world.p_m)
+    ids = ints(replicas[0].p_ids)
     fewest = most = replicas[m[world.at_ready]].outstanding
     for at in range(1, count):
         outstanding = replicas[m[world.at_ready + at]].outstanding
@@ -135,10 +137,12 @@ def by_prefix(world, call, count):
     for at in range(count):
         index = m[world.at_ready + at]
         replica = replicas[index]
+        if longest and find(replica, ids[call.content + longest - 1]) < 0:
+            continue  # shorter, so what its decodes have pushed out can be seen to later
         rounds = replica.pending // replica.block_size + 1
         if replica.idle * replica.span > replica.free - rounds * replica.decodes:
             # decodes may have taken the place of what nobody holds
-            catch_up(world, replica)
+            evict_for(replica, taken_by_now(world, replica))
         found = match(world, replica, call, goal)
         if best < 0 or found > longest or (
             found == longest and replica.outstanding < replicas[best].outstanding

@@ -28,9 +28,10 @@ from perfmodel.serving.simulate.fleet import State as Status
 from perfmodel.serving.simulate.record import BINS, ITL, Record, Slo, edges
 from perfmodel.serving.simulate.surface import linear_pieces
 
-_SLOTS = 1024  # requests in flight that there is room for at first
+# Requests in flight that there is room for at first. Unused room is not in memory: the system gives
+# pages of zeros when they are first written, which is once, while growth copies all there is.
+_SLOTS = 1 << 20
 _DUE = 3  # entries of a request in the heap of what is due
-_SPARSE = 2  # ids that are no more than so many times the blocks are left as they are
 _NO_COUNTS, _NO_TIMES = np.zeros(0, np.int64), np.zeros(0)
 Rows = NDArray[np.void]
 
@@ -130,22 +131,27 @@ def _starts(values: Counts, count: int) -> Counts:
 
 
 def shared_of(cluster: Cluster, requests: Requests) -> tuple[Shared, tuple[int, int]]:
-    """Content and adapters, numbered, and how many kinds there are of each."""
-    start, ids, pieces, kinds = _NO_COUNTS, np.zeros(0, np.int32), 0, 0
+    """Content and adapters; entries of a replica for content, and kinds of adapters."""
+    start, ids, entries, kinds = _NO_COUNTS, _NO_COUNTS, 0, 0
     engines = [replica.engine for replica in cluster.replicas]
-    if requests.hash_ids is not None and any(engine.prefix_cache for engine in engines):
-        start, ids = requests.hash_ids[0], requests.hash_ids[1]
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < _SPARSE * len(ids):
+    blocks = max((engine.blocks for engine in engines if engine.prefix_cache), default=0)
+    if requests.hash_ids is not None and len(requests.hash_ids[1]) and blocks:
+        start, ids = requests.hash_ids
+        if ids.min() < 0:  # the core's table knows no negative ids
             ids = np.unique(ids, return_inverse=True)[1]
-        ids, pieces = ids.astype(np.int32), int(ids.max(initial=-1)) + 1
+        # at most a third full, but for the moment in which a request comes
+        entries = 1 << max((3 * min(blocks, len(ids))).bit_length(), 4)
     if requests.adapter is not None and any(engine.adapters for engine in engines):
         kinds = len(np.unique(requests.adapter))
-    links = np.zeros(len(engines) * 3 * (pieces + kinds + 2), np.int32)
+    links = np.zeros(len(engines) * 3 * (entries + kinds + 2), np.int32)
     for ring in range(len(engines)):  # empty rings of `lists`: the sentinels point to themselves
-        base = ring * 3 * (pieces + kinds + 2)
-        for last, count in ((base + 3 * pieces, pieces), (base + 3 * (pieces + 1 + kinds), kinds)):
+        base = ring * 3 * (entries + kinds + 2)
+        for last, count in (
+            (base + 3 * entries, entries), (base + 3 * (entries + 1 + kinds), kinds)
+        ):  # fmt: skip
             links[last + 1], links[last + 2] = count + 1, count
-    return Shared(_column(start), ids, np.zeros(len(ids), np.int8), links), (pieces, kinds)
+    keys, mine = np.zeros(len(engines) * entries, np.int64), np.zeros(len(ids), np.int8)
+    return Shared(_column(start), _column(ids), mine, keys, links), (entries, kinds)
 
 
 def out_of(record: Record) -> Out:
@@ -186,7 +192,7 @@ def tell_addresses(
     worlds: Rows, state: State, shared: Shared, asked: Asked, graph: Graph, out: Out
 ) -> None:
     """Let the records know where the arrays are that do not grow."""
-    names = ("starts", "ids", "mine", "links")
+    names = ("starts", "ids", "mine", "keys", "links")
     columns = dict(zip(names, shared, strict=True)) | asked._asdict() | graph._asdict()
     columns |= {f"out_{name}": values for name, values in out._asdict().items()}
     columns |= {"m": state.m, "x": state.x, "replicas": state.replicas, "surfaces": state.surfaces}
@@ -194,6 +200,7 @@ def tell_addresses(
         for name, values in columns.items():
             if f"p_{name}" in (rows.dtype.names or ()):
                 rows[f"p_{name}"] = values.ctypes.data if len(values) else 0
+    state.replicas["p_keys"] += 8 * state.replicas["entries"] * np.arange(len(state.replicas))
 
 
 def grown(worlds: Rows, state: State) -> State:
@@ -263,7 +270,7 @@ def _world(
         reserve = count
     made = {
         "count": count, "replicas": replicas, "levels": levels, "tenants": tenants,
-        "hash_block": requests.hash_block, "pieces": kinds[0], "users": users, "tasks": tasks,
+        "hash_block": requests.hash_block, "users": users, "tasks": tasks,
         "keep": len(record.arrival) > 0, "log": len(record.log), "pools": cluster.pools,
         "routing": cluster.routing, "decode_routing": cluster.decode_routing,
         "sessions": sessions, "seed": cluster.seed,
@@ -315,7 +322,8 @@ def _replica(
         "at_heads": m.full(levels, -1), "at_tails": m.full(levels, -1),
         "at_tenants": m.full(tenants), "at_pieces": m.full(2 * len(pieces)),
         "at_breaks": m.put(pieces), "pieces": len(pieces),
-        "at_links": index * sum(rings), "at_adapters": index * sum(rings) + rings[0],
+        "entries": kinds[0], "at_links": index * sum(rings),
+        "at_adapters": index * sum(rings) + rings[0],
         "state": spec.state, "on_since": math.nan if spec.state == Status.OFF else 0.0,
         "sync": -1.0,
     }  # fmt: skip

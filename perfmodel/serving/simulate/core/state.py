@@ -63,7 +63,7 @@ WORLD: Final = _record(
     "p_out_arrival p_out_start p_out_first p_out_visible p_out_last p_out_finish "
     "p_out_preempted p_out_replica p_out_hits p_out_log "
     # the run: requests, sizes, rules
-    "count replicas levels tenants hash_block pieces users tasked clocked keep log "
+    "count replicas levels tenants hash_block users keep log "
     "routing decode_routing sessions seed before after migrates scales least pools "
     # where lists begin
     "at_due at_dirty at_ready at_turns at_homes at_servers at_stages at_histogram at_edges "
@@ -81,13 +81,13 @@ WORLD: Final = _record(
 )
 
 REPLICA: Final = _record(
-    "p_m p_x p_calls p_links p_ids p_mine "
+    "p_m p_x p_calls p_keys p_links p_ids p_mine "
     # engine
     "index surface pool role budget max_num_seqs block_size blocks reserve mixed chunked refill "
     "layered shared span swap adapters finetune speculates seed "
     # where lists begin
     "at_phases at_heap at_late at_chunks at_heads at_tails at_tenants at_pieces at_breaks "
-    "at_links at_adapters at_lengths at_draft at_row_steps at_sequence_steps shift kinds "
+    "at_links entries at_adapters at_lengths at_draft at_row_steps at_sequence_steps shift kinds "
     # state
     "state dirty ended outstanding prompts moving moving_trip moving_gone sending "
     "steps admissions free idle evicted adapter_users adapter_idle adapter_loads queued "
@@ -132,8 +132,9 @@ class Shared(NamedTuple):
     """Content of prompts, and least-recently-used lists of it and of adapters."""
 
     start: Counts
-    ids: NDArray[np.int32]
+    ids: Counts
     mine: NDArray[np.int8]  # of each entry of ids: whether its request shares the block
+    keys: Counts  # of all replicas, one after the other
     links: NDArray[np.int32]
 
 

@@ -131,7 +131,7 @@ def go_on(world, replica, room):
     replica.owned += call.blocks
     share(world, replica, call, tokens)
     if replica.idle:
-        evict(world, replica)
+        evict(replica)
     add_chunk(replica, slot, new)
     return room - new
 
@@ -161,13 +161,13 @@ def admit_prompts(world, replica, room, now):
         # the whole prompt must fit, not its first chunk alone
         taken = blocks = blocks_of(goal, replica.block_size)
         if found:
-            taken += idle_blocks(world, replica, call, found) - found * replica.span
+            taken += idle_blocks(replica, call, found) - found * replica.span
         if taken > replica.free - margin(replica, call, blocks) or not admits(replica, call):
             break
         dequeue(replica, call)
         call.blocks = 0
         if found:
-            take_found(world, replica, call, found)
+            take_found(replica, call, found)
         call.base, call.cached, call.state = done, done, PROMPT
         allocate(replica, call, tokens)
         share(world, replica, call, tokens)

@@ -88,12 +88,33 @@ def growth_after_first(replica, steps):
             squares = ones * (2 * rounds + 1) / 3.0
             integral += rounds * time * grown + ones * (time * batch + slope * size * grown)
             integral += squares * slope * size * batch
+    return taken_after_first(replica, steps), integral
+
+
+@jit
+def taken_after_first(replica, steps):
+    """Blocks that a stretch of so many steps takes after its first one."""
+    m = ints(replica.p_m)
+    size = replica.block_size
     rounds = (steps - 1) // size
-    taken, phase = rounds * batch, (-(replica.steps + 1)) % size
+    taken, phase = rounds * replica.decodes, (-(replica.steps + 1)) % size
     for _ in range(steps - 1 - rounds * size):
         taken += m[replica.at_phases + phase]
         phase = phase - 1 if phase else size - 1
-    return taken, integral
+    return taken
+
+
+@jit
+def taken_by_now(world, replica):
+    """Blocks that the stretch under way has taken, and not accounted for."""
+    m = ints(replica.p_m)
+    if m[world.at_due + replica.index] == NEVER or replica.pending == 1:
+        return 0
+    steps = steps_by(replica, world.moment)
+    if not steps:
+        return 0
+    ended = tick(replica.begin + duration(replica.spent, replica.slope, steps)) == world.moment
+    return taken_after_first(replica, steps + (not ended))
 
 
 @jit
@@ -125,7 +146,7 @@ def commit(world, replica, steps):
         replica.free -= taken
         replica.owned += taken
         if replica.idle:
-            evict(world, replica)
+            evict(replica)
     used = replica.used + taken
     if world.log > world.logged:
         add_to_log(world, replica, end, steps)
@@ -260,7 +281,7 @@ def catch_up(world, replica):
     replica.free -= needed
     replica.owned += needed
     if replica.idle:
-        evict(world, replica)
+        evict(replica)
     replica.begin = end
     replica.spent += replica.slope * steps
     replica.decode_time += replica.attention_slope * steps

@@ -9,12 +9,12 @@ from perfmodel.serving.simulate.fleet import Replica as Spec
 from perfmodel.serving.simulate.fleet import Role
 from perfmodel.serving.simulate.twin.cache import Adapters, Cache
 from perfmodel.serving.simulate.twin.clock import Clock
-from perfmodel.serving.simulate.twin.request import Call
+from perfmodel.serving.simulate.twin.request import NEVER, Call
 from perfmodel.serving.simulate.twin.tally import Tally
 
 
 class Batch:
-    """What waits and what runs; ``end`` is when the step under way ends, if there is one."""
+    """What waits and what runs; a step is under way unless ``due_tick`` is `NEVER`."""
 
     def __init__(
         self, index: int, spec: Spec, clock: Clock, levels: int, hash_block: int, record: Tally
@@ -31,7 +31,7 @@ class Batch:
         self.moving: Call | None = None
         self.link_free = 0.0
         self.on_since = math.nan
-        self.boundary = 0.0  # end of the latest step
+        self.boundary, self.boundary_tick = 0.0, -1  # end of the latest step
         self.steps: int = 0  # that decoded
         self.admissions = 0
         self.clear()
@@ -54,7 +54,7 @@ class Batch:
         self.owned, self.promised = 0, 0  # blocks running requests have, and will have in the end
         self.cache.clear()
         self.adapters.clear()
-        self.end: float | None = None
+        self.end, self.due_tick = 0.0, NEVER  # of the step under way, never without one
         self.chunks: list[tuple[Call, int]] = []
         self.drafts: dict[Call, int] | None = None
         self.grown, self.grew = set[Call](), False  # decodes that have a block for the next token
@@ -70,7 +70,8 @@ class Batch:
         self.admissions += 1
         self.owned += call.blocks
         self.promised += self.final_blocks(call)
-        self.loads += self.adapters.hold(call)
+        if self.engine.adapters:
+            self.loads += self.adapters.hold(call)
         self.cache.evict()
 
     def final_blocks(self, call: Call) -> int:
@@ -104,9 +105,10 @@ class Batch:
         size = self.engine.block_size
         needed = self.phases[-self.steps % size]
         if needed <= self.cache.free:
-            self.cache.free -= needed
-            self.owned += needed
-            self.cache.evict()
+            if needed:
+                self.cache.free -= needed
+                self.owned += needed
+                self.cache.evict()
             self.grew = True
             return
         for call in list(self.running):
@@ -215,7 +217,8 @@ class Batch:
             self.partial = None
         self.owned -= call.blocks
         self.promised -= self.final_blocks(call)
-        self.adapters.drop(call)
+        if self.engine.adapters:
+            self.adapters.drop(call)
         if call.leaving and self.moving is call:
             self.moving = None
         call.target, call.leaving = -1, False

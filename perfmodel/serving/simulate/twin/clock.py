@@ -39,16 +39,19 @@ class Clock:
 
     def prefilling(self, chunks: Sequence[Chunk]) -> float:
         """Prefill attention [s]."""
-        return sum(
-            max(work[past + new] - work[past], reads[past] + write * new)
-            for new, past in chunks
-            for work, reads, write in self.kernels
-        )
+        spent = 0.0
+        for new, past in chunks:
+            for work, reads, write in self.kernels:
+                spent += max(work[past + new] - work[past], reads[past] + write * new)
+        return spent
 
     def rest(self, rows: int, sequences: int, past: int, decodes: bool, prompts: bool) -> float:
         """Everything but attention itself [s]."""
         spent = self.overhead + self.rows[rows] + self.sequences[sequences]
-        spent += self.decode_launch * decodes + self.prefill_launch * prompts
+        if decodes:
+            spent += self.decode_launch
+        if prompts:
+            spent += self.prefill_launch
         for a, b in self.planes:
             spent += max(
                 a[0] + a[1] * rows + a[2] * sequences + a[3] * past,

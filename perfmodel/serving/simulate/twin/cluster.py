@@ -16,11 +16,12 @@ from perfmodel.serving.simulate.record import METRICS, Record, Slo, bin_of
 from perfmodel.serving.simulate.twin.clock import Clock
 from perfmodel.serving.simulate.twin.moves import Moves
 from perfmodel.serving.simulate.twin.replica import Replica
-from perfmodel.serving.simulate.twin.request import Call, tick
+from perfmodel.serving.simulate.twin.request import NEVER, Call, tick
 from perfmodel.serving.simulate.twin.routes import Router
 from perfmodel.serving.simulate.twin.tally import Tally
 
 Handler = Callable[..., None]
+TPOT = METRICS.index("tpot")
 Station = tuple[HostStage, list[float]]  # and when each server is free
 
 
@@ -117,33 +118,31 @@ class World:
     def serve(self) -> None:
         """Go on until all is served or nothing more can happen."""
         arrivals: list[float] = self.requests.arrival.tolist()
+        queue, events, replicas = self.queue, self.events, self.replicas
+        coming = [*(tick(arrivals[index]) for index in queue), NEVER]
+        able = (State.READY, State.DRAINING)
         while self.unfinished:
-            ends = [tick(replica.end) for replica in self.replicas if replica.end is not None]
-            if self.at < len(self.queue):
-                ends.append(tick(arrivals[self.queue[self.at]]))
-            if self.events:
-                ends.append(self.events[0][0])
-            if not ends:
+            moment = min([replica.due_tick for replica in replicas])
+            moment = min(moment, coming[self.at], events[0][0] if events else NEVER)
+            if moment == NEVER:
                 break
-            moment = min(ends)
-            ended = set[int]()
-            for replica in self.replicas:
-                if replica.end is not None and tick(replica.end) == moment:
+            for replica in replicas:
+                if replica.due_tick == moment:
                     self.now = replica.end
                     replica.complete()
-                    replica.boundary = self.now
-                    ended.add(replica.index)
-            while self.at < len(self.queue) and tick(arrivals[self.queue[self.at]]) <= moment:
-                index = self.queue[self.at]
+                    replica.boundary, replica.boundary_tick = self.now, moment
+            while coming[self.at] <= moment:
+                index = queue[self.at]
                 self.at += 1
                 self.now = arrivals[index]
                 self.ready(index)
-            while self.events and self.events[0][0] <= moment:
-                _, _, self.now, handler, payload = heapq.heappop(self.events)
+            while events and events[0][0] <= moment:
+                _, _, self.now, handler, payload = heapq.heappop(events)
                 handler(*payload)
-            for replica in self.replicas:
-                if replica.end is None and replica.state in (State.READY, State.DRAINING):
-                    replica.schedule(replica.boundary if replica.index in ended else self.now)
+            for replica in replicas:
+                if replica.due_tick == NEVER and replica.state in able:
+                    ended = replica.boundary_tick == moment
+                    replica.schedule(replica.boundary if ended else self.now)
         self.leave_behind()
 
     def push(self, time: float, handler: Handler, *payload: Any) -> None:
@@ -314,10 +313,11 @@ class World:
         several = call.output > 1
         tpot = (last - first) / (call.output - 1) if several else 0.0
         found = (first - arrival, tpot, finish - arrival, start - arrival, visible - arrival)
+        histogram, sums = record.histogram[call.tenant], record.sums[call.tenant]
         for row, value in enumerate(found):
-            if several or METRICS[row] != "tpot":
-                record.histogram[call.tenant][row][bin_of(value)] += 1
-                record.sums[call.tenant][row] += value
+            if several or row != TPOT:
+                histogram[row][bin_of(value)] += 1
+                sums[row] += value
         record.finished[call.tenant] += 1
         record.several[call.tenant] += several
         record.good[call.tenant] += (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perfmodel.serving.simulate.fleet import MOST_STAGES, Role, State
 from perfmodel.serving.simulate.twin.replica import Replica
-from perfmodel.serving.simulate.twin.request import Call
+from perfmodel.serving.simulate.twin.request import NEVER, Call
 
 if TYPE_CHECKING:
     from perfmodel.serving.simulate.twin.cluster import World
@@ -128,7 +128,7 @@ class Moves:
             self.copy(call, source)
             return
         call.leaving = True
-        if source.end is None:
+        if source.due_tick == NEVER:
             self.depart(call, source, self.world.now)
 
     def depart(self, call: Call, source: Replica, now: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Protocol
 
 from perfmodel.serving.simulate.draws import draw
@@ -12,7 +11,7 @@ from perfmodel.serving.simulate.policy import FINETUNE_ROWS
 from perfmodel.serving.simulate.record import ITL, bin_of
 from perfmodel.serving.simulate.twin.batch import Batch
 from perfmodel.serving.simulate.twin.clock import Clock
-from perfmodel.serving.simulate.twin.request import Call
+from perfmodel.serving.simulate.twin.request import NEVER, Call, tick
 from perfmodel.serving.simulate.twin.tally import Tally
 
 
@@ -59,32 +58,35 @@ class Replica(Batch):
 
     def schedule(self, now: float) -> None:
         """Begin a step, if there is anything to do; who has just made room is looked at again."""
-        self.preempted = True
-        while self.end is None and self.preempted:
+        self.fill(now)
+        while self.due_tick == NEVER and self.preempted:
             self.fill(now)
 
     def fill(self, now: float) -> None:
         """Decide what the step holds."""
         self.preempted, self.begin = False, now
         self.swaps, self.loads, self.proposed = 0, 0, 0
-        self.grown, self.grew = set[Call](), False
-        self.drafts = None
-        self.admit_landed()
+        self.grown.clear()
+        self.grew, self.drafts = False, None
+        if self.landed:
+            self.admit_landed()
         self.chunks = []
         decodes = self.policy.mixed
-        if decodes:
+        if decodes and self.decoding:
             self.grow()
         room = self.engine.budget
         if decodes:
             room -= self.decoding + self.proposed
         self.schedule_prompts(room)
         if not decodes and not self.chunks:
-            self.grow()
+            if self.decoding:
+                self.grow()
             decodes = True
         self.decodes = self.decoding if decodes else 0
         if self.decodes or self.chunks:
             self.spent = self.step_time()
             self.end = now + self.spent
+            self.due_tick = tick(self.end)
             self.used = self.cache.used
 
     def admit_landed(self) -> None:
@@ -129,8 +131,10 @@ class Replica(Batch):
             and len(self.running) < self.engine.max_num_seqs
             and (policy.refill or not self.started)
         ):
-            queue = next((queue for queue in self.waiting if queue), None)
-            if queue is None:
+            for queue in self.waiting:
+                if queue:
+                    break
+            else:
                 break
             call = queue[0]
             goal = call.goal = call.prompt + call.generated
@@ -159,7 +163,9 @@ class Replica(Batch):
         engine, clock, decodes = self.engine, self.clock, self.decodes
         drafts, parts = self.proposed, self.chunks
         self.new = sum([new for _, new in parts])
-        extra = min(engine.finetune, max(engine.budget - decodes - drafts - self.new, 0))
+        extra = 0
+        if engine.finetune:
+            extra = min(engine.finetune, max(engine.budget - decodes - drafts - self.new, 0))
         self.finetuned, extra_rows = extra, FINETUNE_ROWS * extra
         self.rows = decodes + drafts + self.new + extra_rows
         self.sequences = decodes + drafts + len(parts)
@@ -186,8 +192,9 @@ class Replica(Batch):
                 spent += share * (self.decode_time + attention + rest - alone)
                 self.prefill_time += share * attention
         else:
-            self.prefill_time = clock.prefilling([(new, call.cached) for call, new in parts])
-            past = sum([call.cached for call, _ in parts])
+            chunks = [(new, call.cached) for call, new in parts]
+            self.prefill_time = clock.prefilling(chunks)
+            past = sum([cached for _, cached in chunks])
             rest = clock.rest(self.rows, self.sequences, past, decodes > 0, bool(parts))
             spent = self.decode_time + self.prefill_time + rest
         spent += self.swaps * (engine.swap_time or 0.0) + self.loads * engine.adapter_time
@@ -212,19 +219,14 @@ class Replica(Batch):
 
     def complete(self) -> None:
         """End the step: a token for each decode and for each prompt that is complete."""
-        assert self.end is not None
-        now, self.end = self.end, None
+        now, self.due_tick = self.end, NEVER
         self.account(now)
-        self.grown, self.grew = set[Call](), False  # from here on blocks follow from the steps
+        self.grown.clear()  # from here on blocks follow from the steps
+        self.grew = False
         done = list[Call]()
         if self.decodes:
             self.steps += 1
-            row = self.record.histogram
-            for call in self.late:
-                row[call.tenant][ITL][bin_of(now - call.last)] += 1
-            for tenant, count in self.tenants_in_step():
-                row[tenant][ITL][bin_of(now - self.sync)] += count
-            self.late.clear()
+            self.count_gaps(now)
             self.sync, self.started = now, True
             if self.drafts is not None:
                 done = self.accept(now)
@@ -232,7 +234,9 @@ class Replica(Batch):
                 for call in self.due_to_show.pop(self.steps, ()):
                     self.world.showed(call, now)
                 done = self.due.pop(self.steps, [])
-        for call in sorted(done, key=lambda call: call.index):
+        if len(done) > 1:
+            done.sort(key=lambda call: call.index)
+        for call in done:
             self.finish(call, now)
         for call, new in self.chunks:
             call.cached += new
@@ -295,31 +299,39 @@ class Replica(Batch):
 
     def account(self, now: float) -> None:
         """Note what the step was."""
-        record, at, surface = self.record, self.index, self.spec.surface
+        record, at, surface, spent = self.record, self.index, self.spec.surface, self.spent
         record.steps[at] += 1
-        record.busy[at] += self.spent
-        record.block_time[at] += self.spent * self.used
-        record.running_time[at] += self.spent * len(self.running)
+        record.busy[at] += spent
+        record.block_time[at] += spent * self.used
+        record.running_time[at] += spent * len(self.running)
         record.prompt_tokens[at] += self.new
         record.decode_tokens[at] += self.decodes
-        record.peak_blocks[at] = max(record.peak_blocks[at], self.used)
+        if self.used > record.peak_blocks[at]:
+            record.peak_blocks[at] = self.used
         record.row_steps[surface][self.rows] += 1
         record.sequence_steps[surface][self.sequences] += 1
-        record.attention[surface][0] += self.decode_time
-        record.attention[surface][1] += self.prefill_time
-        record.launches[surface][0] += self.decodes > 0
-        record.launches[surface][1] += len(self.chunks) > 0
+        attention, launches = record.attention[surface], record.launches[surface]
+        if self.decodes:
+            attention[0] += self.decode_time
+            launches[0] += 1
+        if self.chunks:
+            attention[1] += self.prefill_time
+            launches[1] += 1
         record.counts["finetune_tokens"] += self.finetuned
         record.counts["swapped_blocks"] += self.swaps
         if len(record.log) < record.most:
             record.log.append((at, self.begin, now, 1, self.decodes, self.new, self.used))
 
-    def tenants_in_step(self) -> list[tuple[int, int]]:
-        """Decodes that also took part in the last decode step, by tenant."""
-        if len(self.record.finished) == 1:
-            return [(0, self.decodes - len(self.late))]
-        found = defaultdict[int, int](int)
-        for call in self.running:
-            if call.state == "decode" and call not in self.late:
-                found[call.tenant] += 1
-        return list(found.items())
+    def count_gaps(self, now: float) -> None:
+        """Put the gaps between tokens into the histogram; most began with the last decode step."""
+        histogram, late = self.record.histogram, self.late
+        for call in late:
+            histogram[call.tenant][ITL][bin_of(now - call.last)] += 1
+        usual = bin_of(now - self.sync)
+        if len(histogram) == 1:
+            histogram[0][ITL][usual] += self.decodes - len(late)
+        else:
+            for call in self.running:
+                if call.state == "decode" and call not in late:
+                    histogram[call.tenant][ITL][usual] += 1
+        late.clear()

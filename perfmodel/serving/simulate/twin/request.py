@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+NEVER = 1 << 62  # a tick
+
 
 def tick(time: float) -> int:
     """Time in whole nanoseconds, for comparisons between replicas."""

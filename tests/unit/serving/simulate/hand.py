@@ -66,7 +66,6 @@ def flat(
         rows=row * counts,
         sequences=sequence * counts,
         decode=context * contexts,
-        decode_sum=np.concatenate(([0.0], np.cumsum(context * contexts))),
         linear=True,
         decode_launch=0.0,
         prefill_launch=0.0,
