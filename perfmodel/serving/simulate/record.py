@@ -155,7 +155,8 @@ def bin_of(time: float) -> int:
     """
     if time <= LOWEST:
         return 0
-    return min(int(math.log(time / LOWEST) / WIDTH), BINS - 1)
+    found = int(math.log(time / LOWEST) / WIDTH)
+    return found if found < BINS else BINS - 1
 
 
 def edges() -> NDArray[np.float64]:

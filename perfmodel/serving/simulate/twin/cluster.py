@@ -307,9 +307,9 @@ class World:
     def observe(self, call: Call) -> None:
         """Record a finished request."""
         index, record, slo = call.index, self.record, self.slos[call.tenant]
-        arrival, start, first, visible, last, finish = (
+        arrival, start, first, visible, last, finish = [
             column[index] for column in self.times.values()
-        )
+        ]
         several = call.output > 1
         tpot = (last - first) / (call.output - 1) if several else 0.0
         found = (first - arrival, tpot, finish - arrival, start - arrival, visible - arrival)

@@ -138,7 +138,7 @@ class Replica(Batch):
                 break
             call = queue[0]
             goal = call.goal = call.prompt + call.generated
-            found = cache.match(call, goal)
+            found = cache.match(call, goal) if cache.shared else 0
             cached = found * cache.hash_block
             new = min(goal - cached, room) if policy.chunked else goal - cached
             if new > room and self.chunks:
@@ -192,13 +192,17 @@ class Replica(Batch):
                 spent += share * (self.decode_time + attention + rest - alone)
                 self.prefill_time += share * attention
         else:
-            chunks = [(new, call.cached) for call, new in parts]
-            self.prefill_time = clock.prefilling(chunks)
-            past = sum([cached for _, cached in chunks])
+            self.prefill_time, past = 0.0, 0
+            if parts:
+                self.prefill_time = clock.prefilling([(new, call.cached) for call, new in parts])
+                past = sum([call.cached for call, _ in parts])
             rest = clock.rest(self.rows, self.sequences, past, decodes > 0, bool(parts))
             spent = self.decode_time + self.prefill_time + rest
-        spent += self.swaps * (engine.swap_time or 0.0) + self.loads * engine.adapter_time
-        spent += len(self.adapters.users) * engine.adapter_step
+        if self.swaps:
+            spent += self.swaps * (engine.swap_time or 0.0)
+        if engine.adapters:
+            spent += self.loads * engine.adapter_time
+            spent += len(self.adapters.users) * engine.adapter_step
         if engine.speculation is not None and drafts:
             length = int(engine.speculation.lengths[decodes])
             spent += length * float(engine.speculation.draft[decodes])

@@ -22,6 +22,8 @@ class Router:
     def choose(self, call: Call, pool: int, ready: Sequence[Replica]) -> Replica:
         """One of the ready replicas, which are in the order of their indices."""
         policy = self.policy
+        if policy == Routing.LEAST_OUTSTANDING:
+            return least(*ready)
         if policy == Routing.ROUND_ROBIN:
             turn = self.turns.get(pool, 0)
             self.turns[pool] = turn + 1
