@@ -126,7 +126,8 @@ class Engine:
         Preempted requests move to host memory, at so much time per block each way, instead of being
         computed again [s].
     adapters : int
-        LoRA adapters in device memory at once; 0: requests' adapters play no role.
+        LoRA adapters in device memory at once; 0: requests' adapters play no role. A request for
+        whose adapter there is no place lets others pass (vLLM v1).
     adapter_time, adapter_step : float
         Time to load an adapter, and what each one in the batch adds to a step [s].
     finetune : int

@@ -81,10 +81,16 @@ def enqueue_first(replica, call, slot):
 
 
 @jit
-def dequeue(replica, call):
-    """Take the first of a level."""
+def dequeue(replica, call, before):
+    """Take out of a level the one behind ``before``; the first if that is -1."""
+    calls = calls_at(replica.p_calls)
     m = ints(replica.p_m)
-    m[replica.at_heads + call.level] = call.next
+    if before < 0:
+        m[replica.at_heads + call.level] = call.next
+    else:
+        calls[before].next = call.next
+        if call.next < 0:
+            m[replica.at_tails + call.level] = before
     replica.queued -= 1
 
 

@@ -228,7 +228,8 @@ def dispatch(world, call, slot):
     replica.outstanding += 1
     replica.prompts += call.prompt
     call.home, call.state = index, WAITING
-    if call.level < lowest(world, replica):  # else others wait before it
+    # else others wait before it, which only lack of an adapter's place lets it pass
+    if call.level < lowest(world, replica) or replica.adapters:
         reaches(world, replica)
     enqueue(replica, call, slot)
 

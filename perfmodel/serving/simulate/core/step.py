@@ -137,10 +137,28 @@ def go_on(world, replica, room):
 
 
 @jit
+def first_waiting(world, replica):
+    """The first that waits and whose adapter is here or can be, and who is before it; -1: none."""
+    calls = calls_at(replica.p_calls)
+    m = ints(replica.p_m)
+    level = lowest(world, replica)
+    slot = m[replica.at_heads + level]
+    if admits(replica, calls[slot]):
+        return slot, -1
+    while level < world.levels:
+        before, slot = -1, m[replica.at_heads + level]
+        while slot >= 0:
+            if admits(replica, calls[slot]):
+                return slot, before
+            before, slot = slot, calls[slot].next
+        level += 1
+    return -1, -1
+
+
+@jit
 def admit_prompts(world, replica, room, now):
     """Waiting requests, while tokens, places and blocks suffice."""
     calls = calls_at(replica.p_calls)
-    m = ints(replica.p_m)
     while (
         room > 0
         and replica.queued
@@ -149,7 +167,9 @@ def admit_prompts(world, replica, room, now):
         and replica.running < replica.max_num_seqs
         and (replica.refill or not replica.started)
     ):
-        slot = m[replica.at_heads + lowest(world, replica)]
+        slot, before = first_waiting(world, replica)
+        if slot < 0:
+            break
         call = calls[slot]
         goal = call.goal = call.prompt + call.generated
         found = match(world, replica, call, goal)
@@ -162,9 +182,9 @@ def admit_prompts(world, replica, room, now):
         taken = blocks = blocks_of(goal, replica.block_size)
         if found:
             taken += idle_blocks(replica, call, found) - found * replica.span
-        if taken > replica.free - margin(replica, call, blocks) or not admits(replica, call):
+        if taken > replica.free - margin(replica, call, blocks):
             break
-        dequeue(replica, call)
+        dequeue(replica, call, before)
         call.blocks = 0
         if found:
             take_found(replica, call, found)

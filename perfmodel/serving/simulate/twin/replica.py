@@ -131,12 +131,9 @@ class Replica(Batch):
             and len(self.running) < self.engine.max_num_seqs
             and (policy.refill or not self.started)
         ):
-            for queue in self.waiting:
-                if queue:
-                    break
-            else:
+            call = self.first_waiting()
+            if call is None:
                 break
-            call = queue[0]
             goal = call.goal = call.prompt + call.generated
             found = cache.match(call, goal) if cache.shared else 0
             cached = found * cache.hash_block
@@ -146,9 +143,9 @@ class Replica(Batch):
             tokens = goal if policy.layered else cached + new
             blocks = cache.blocks_of(goal)  # the whole prompt must fit, not its first chunk alone
             taken = blocks - found * cache.span + cache.idle_blocks(call, found)
-            if taken > cache.free - self.margin(call, blocks) or not self.adapters.admits(call):
+            if taken > cache.free - self.margin(call, blocks):
                 break
-            queue.popleft()
+            self.waiting[call.level].remove(call)
             cache.take_found(call, found)
             call.base, call.cached, call.state = cached, cached, "prompt"
             cache.allocate(call, tokens)
@@ -157,6 +154,14 @@ class Replica(Batch):
             self.world.started(call, self.begin)
             self.chunks.append((call, new))
             room -= new
+
+    def first_waiting(self) -> Call | None:
+        """The first that waits and whose adapter is here or can be; the others let it pass."""
+        for queue in self.waiting:
+            for call in queue:
+                if self.adapters.admits(call):
+                    return call
+        return None
 
     def step_time(self) -> float:
         """Duration of the step; notes what it computes."""

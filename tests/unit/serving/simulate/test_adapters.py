@@ -34,6 +34,16 @@ def test_an_adapter_in_use_stays(compiled):
 
 
 @BOTH
+def test_who_waits_for_an_adapters_place_lets_others_pass(compiled):
+    """4 waits for 3's place; the base model and another request of 3 do not, as in vLLM v1."""
+    asked = ask([0.0, 0.1, 0.2, 0.3], 10, [5, 2, 2, 9], adapter=[3, 4, -1, 3])
+    made = run(alone(flat(1.0), adapted(1)), asked, compiled=compiled)
+    assert made.record.start[2:] == pytest.approx(0.5 + 1.125)  # the step after A's prompt
+    assert made.record.start[1] == pytest.approx(made.record.finish[3])
+    assert made.record.counts["adapter_loads"] == 2
+
+
+@BOTH
 def test_requests_of_one_adapter_share_its_place(compiled):
     asked = ask([0.0, 0.1, 0.2], 10, 5, adapter=3)
     made = run(alone(flat(1.0), adapted(1)), asked, compiled=compiled)
