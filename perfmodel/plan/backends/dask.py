@@ -79,11 +79,15 @@ def _connect(opened: contextlib.ExitStack, workers: int, address: str | None) ->
     target, name = address, f"the Dask cluster at {address}"
     if address is None:
         # deaths are counted by the pool, and a killed worker is no news for stderr
-        opened.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
+        opened.enter_context(dask.config.set({
+            "distributed.scheduler.allowed-failures": 0,
+            # in force before a worker imports what logs
+            "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+        }))  # fmt: skip
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
             dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
-            env=ONE_THREAD | {"DASK_LOGGING__DISTRIBUTED": "critical"},
+            env=ONE_THREAD,
         )  # fmt: skip
         target, name = opened.enter_context(cluster), "the local Dask cluster"
     try:

@@ -36,6 +36,10 @@ class Loky(Pool):
         ).TerminatedWorkerError
         # Loky renews a worker whose memory has grown, which compiling does, and warns each time.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        # Their start lets SIGINT through again, which workers must not inherit: start them before.
+        for tracker in ("joblib.externals.loky.backend.resource_tracker",
+                        "multiprocessing.resource_tracker"):  # fmt: skip
+            load(tracker).ensure_running()
         self._executor = self._renewed()
 
     def start(self, call: Call) -> Any:
