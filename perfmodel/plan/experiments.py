@@ -20,9 +20,9 @@ from perfmodel.plan.capacity import Capacity, Check, Probe, find_capacity
 from perfmodel.plan.ensemble import Ensemble, replicate
 from perfmodel.scenario.scenario import Scenario
 from perfmodel.scenario.serving import Serving
-from perfmodel.scenario.simulation import Experiment, results
+from perfmodel.scenario.simulation import Experiment, results, slos
 from perfmodel.scenario.traffic import DEFAULT_COUNT, Traffic
-from perfmodel.serving.simulate.record import METRICS
+from perfmodel.serving.simulate.record import METRICS, Slo
 from perfmodel.serving.simulate.statistics import STATISTICS
 
 # Columns whose means over seeds must be known well enough.
@@ -208,7 +208,7 @@ def capacity(
         No limits, a trace with its own times; else as the experiment.
     """
     runs.check()
-    limited = bool(experiment.slo) or any("=" in text for text in experiment.traffic.tenants)
+    limited = any(limits != Slo() for limits in slos(experiment))
     if not (runs.slo or limited):
         raise UsageError("--find-capacity needs limits: --slo ttft=p99:500ms, or --goodput")
     made = 0

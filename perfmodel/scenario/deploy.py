@@ -24,7 +24,7 @@ from perfmodel.scenario.estimate import system_of
 from perfmodel.scenario.resolve import Resolved, resolve
 from perfmodel.scenario.scenario import Scenario
 from perfmodel.scenario.serving import Group, Plan, Scaling, Serving, group
-from perfmodel.scenario.verdict import deployment_memory, judge, replicas
+from perfmodel.scenario.verdict import deployment_memory, is_single_pass, judge, replicas
 from perfmodel.serving.engine import System
 from perfmodel.serving.requests import Requests, Times
 from perfmodel.serving.simulate import cache_blocks, surface_for
@@ -132,7 +132,7 @@ def _deploy(plan: Plan, requests: Requests, passes: int, seed: int) -> Deploymen
         pool = plan.pools.index(part.group.pool)
         asked = _of_pool(requests, pool)
         check_length(_longest(part), asked)
-        engine = _engine(part, asked)
+        engine = _engine(part, asked, requests.hash_ids is not None)
         surface = surface_for(part.system, (engine,), asked, passes)
         engine = dataclasses.replace(engine, speculation=_speculation(part, engine, surface, asked))
         surfaces.append(surface)
@@ -184,18 +184,19 @@ def _longest(part: Part) -> int | None:
     return part.system.architecture.context if given is None else int(float(given))
 
 
-def _engine(part: Part, requests: Requests) -> Engine:
+def _engine(part: Part, requests: Requests, shares: bool) -> Engine:
+    """Limits and habits; ``shares``: the requests say which blocks they have in common."""
     serving, system = part.group.serving, part.system
     rule = policy(serving.scheduler)
     model = system.architecture
-    if model.graph is None and not (model.causal and model.head):
+    once = is_single_pass(model)  # no cache that could be shared
+    if once and model.graph is None:
         if np.any(requests.output > 1):
             raise UsageError(f"{model.name} reads a text in one pass and generates none: --osl 1")
         # every token sees all others, so that a text cannot be cut
         rule = dataclasses.replace(rule, chunked=False, layered=False)
     size = int(float(part.group.scenario.block_size))
     stages = max(1, round(float(system.layout.pp)))
-    shares = requests.hash_ids is not None
     adapter = _adapter_bytes(system.architecture, serving.max_lora_rank) / float(system.layout.tp)
     budget = int(float(system.budget))
     return Engine(
@@ -204,7 +205,7 @@ def _engine(part: Part, requests: Requests) -> Engine:
         max_num_seqs=max(1, min(int(float(system.max_num_seqs)), budget, len(requests))),
         block_size=size,
         blocks=cache_blocks(system, requests, size) // stages,
-        prefix_cache=shares and serving.enable_prefix_caching is not False,
+        prefix_cache=shares and not once and serving.enable_prefix_caching is not False,
         swap_time=size * _token_bytes(system, requests) / _host_link(part)
         if serving.preemption_mode == "swap" else None,
         adapters=serving.max_loras,

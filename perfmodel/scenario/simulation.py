@@ -103,7 +103,7 @@ def run(experiment: Experiment) -> Outcome:
     simulation = serve(
         deployment.cluster, requests,
         max_concurrency=None if users is None else int(float(users)),
-        slos=_slos(experiment), keep_requests=experiment.keep_requests, log=experiment.log,
+        slos=slos(experiment), keep_requests=experiment.keep_requests, log=experiment.log,
         compiled=experiment.compiled,
     )  # fmt: skip
     return Outcome(experiment, simulation, deployment)
@@ -164,7 +164,7 @@ def _fields(
     return {k: v for k, v in question.items() if k in kind.__dataclass_fields__ and k not in leave}
 
 
-def _slos(experiment: Experiment) -> tuple[Slo, ...]:
+def slos(experiment: Experiment) -> tuple[Slo, ...]:
     """Limits by tenant; one for all where there are none."""
     common = Slo(**experiment.slo)
     own = ways_in.tenants(experiment.traffic)

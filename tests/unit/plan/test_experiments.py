@@ -103,6 +103,19 @@ def test_capacity_grows_with_replicas_and_with_the_limit():
     assert two == pytest.approx(2 * one, rel=0.1)
 
 
+def test_tenants_without_limits_ask_for_no_attainment():
+    traffic = dataclasses.replace(BASE.traffic, tenants=("paid(share=1)", "free(share=3)"))
+    asked = dataclasses.replace(BASE, traffic=traffic)
+    runs = Runs(slo=("tpot=mean:12",))
+    assert capacity(asked, runs, open_pool("serial")).rate is not None
+    with pytest.raises(UsageError, match="needs limits"):
+        capacity(asked, Runs(), open_pool("serial"))
+    promised = dataclasses.replace(traffic, tenants=("paid(ttft=100)", "free(share=3)"))
+    found = capacity(dataclasses.replace(BASE, traffic=promised), Runs(), open_pool("serial"))
+    assert found.best is not None
+    assert found.best.result["attainment"] >= 0.99
+
+
 def test_goodput_limits_are_met_by_a_share_of_the_requests():
     asked = dataclasses.replace(BASE, slo={"ttft": 0.1})
     made = capacity(asked, Runs(attainment=0.9), open_pool("serial"))

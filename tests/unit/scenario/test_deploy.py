@@ -183,6 +183,8 @@ replicas = 2
 """)
     made = simulate(model=ASK.model, gpu=ASK.gpu, request_rate=2.0, graph="rag(rerank=4)",
                     num_requests=40, cluster=str(path), compiled=False)  # fmt: skip
+    shares = [replica.engine.prefix_cache for replica in made.deployment.cluster.replicas]
+    assert shares == [True, False, False, False]  # an encoder has no cache
     served = made.simulation.record.replica.reshape(40, 6)
     assert set(served[:, 0]) == {1}  # embed
     assert set(served[:, 1:5].ravel()) == {2, 3}  # rerank
